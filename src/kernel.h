@@ -1,0 +1,129 @@
+/* The kernel contract: what the driver (attention.c, layer.c) asks of an instruction set.
+ *
+ * Everything is laid out with QUERIES IN VECTOR LANES.  A tile holds up to `lanes` queries of one KV head:
+ *
+ *     q [head_dim][lanes]     the queries, transposed                 S = K Q^T   is [keys][lanes]
+ *     o [v_head_dim][lanes]   the output before division, transposed  O += V^T P  is [v_head_dim][lanes]
+ *     max, sum [lanes]        online softmax state (Milakov and Gimelshein, 2018; Dao et al., 2022)
+ *
+ * so that maxima and sums are vertical, a lane's result cannot depend on its neighbours, and the matrix products of
+ * attention and of the projections are one and the same FMA tile: C[i][lane] += A[i][k] * B[k][lane], A broadcast.
+ */
+#ifndef MHA_KERNEL_H
+#define MHA_KERNEL_H
+
+#include "mha/mha.h"
+#include "cpu.h"
+
+enum {
+    MHA_MAX_LANES = 64,  /* so that a key's lanes fit a bit mask */
+    MHA_MAX_SPLITS = 64, /* KV splits of a head */
+    MHA_GEMM_ROWS = 96,  /* most rows of one GEMM call */
+    MHA_ALIGN = 64,      /* of all memory the driver hands to kernels, in bytes */
+};
+
+/* Constants of softmax, fixed per call.  The kernels keep scores as products leave them, s = (q * q_factor) . k, or
+ * with additive masks as s * bias_scale + bias; the exponential is exp((s - max) * scale). */
+typedef struct mha_softmax {
+    float q_factor;   /* folded into Q on load: the sign or size that `scale` cannot carry, otherwise 1 */
+    float scale;      /* > 0; 1 with additive masks */
+    float bias_scale; /* 1 without additive masks */
+    float exp_hi;     /* scale * log2(e), rounded, */
+    float exp_lo;     /* and what rounding took */
+    float exp_floor;  /* exp(x * scale) is below 2^-126, and taken as 0, for x below this */
+} mha_softmax;
+
+/* A block of keys and values of one KV head.  Blocks sit at absolute multiples of block_keys. */
+typedef struct mha_kv_block {
+    const float *k, *v;         /* first row; where they lie */
+    int64_t k_stride, v_stride; /* between tokens */
+    const float *packed_k;      /* as pack_keys and pack_values left them; NULL on a path that does not pack */
+    const float *packed_v;
+    int32_t keys; /* valid ones; at most block_keys */
+    int32_t head_dim, v_head_dim;
+} mha_kv_block;
+
+/* Query rows that share a KV head, and their state. */
+typedef struct mha_tile {
+    float *q, *o;     /* as many floats as path->q_floats and path->o_floats say */
+    float *max, *sum; /* [lanes]; the driver sets -inf and 0 at first */
+    int32_t rows;     /* queries: the first so many lanes */
+    int32_t lanes;    /* rows rounded up to whole vectors */
+
+    /* Set by the driver for each block.  The tile attends to keys [begin, end) of the block; empty: begin == end. */
+    int32_t begin, end;
+    const uint64_t *excluded; /* [block_keys], bit r of a key set: row r does not see it.  NULL: a full tile, all rows
+                                 see all of [begin, end) */
+    const float *bias;        /* added to s * bias_scale; laid out as the path's scores.  NULL: none */
+    void *scores_visitor;     /* not NULL: show it the scores before and after they are modified */
+} mha_tile;
+
+/* Baseline code (scores.c): copies a tile's scores s, laid out as the path has them, to the caller's tensor. */
+void mha_scores_visit(void *visitor, const mha_tile *tile, const float *s, bool modified);
+
+/* A way to process tiles.  `tile`: many queries, in lanes; K and V are packed once per block and chunk of tiles.
+ * `decode`: few queries; K and V are read where they lie, lanes run along head_dim.  Both have the same signatures. */
+typedef struct mha_path {
+    int32_t max_rows; /* in a tile */
+    bool packs;       /* its blocks need pack_keys and pack_values */
+    /* Where the score of (key, row) lies: s[key * key_stride + row * row_stride]; key_stride 0 stands for `lanes`. */
+    int32_t score_key_stride, score_row_stride;
+    int32_t (*lanes)(int32_t rows);
+    size_t (*q_floats)(int32_t lanes, int32_t head_dim);
+    size_t (*o_floats)(int32_t lanes, int32_t v_head_dim);
+    size_t (*score_floats)(int32_t lanes); /* of one tile and block */
+    /* rows[r]: the query of lane r, multiplied by q_factor on the way.  o becomes 0. */
+    void (*load)(mha_tile *tile, const float *const rows[], int32_t head_dim, int32_t v_head_dim, float q_factor);
+    /* Scores, online softmax, accumulation: one block against n tiles.  By mha_exp (auto excluded). */
+    void (*block[2])(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n, float *s);
+    /* rows[r] = o / sum, zeros where sum is 0; or o as it is. */
+    void (*finish)(const mha_tile *tile, float *const rows[], int32_t v_head_dim, bool normalise);
+} mha_path;
+
+/* Y = X W^T + bias, W prepacked. */
+typedef struct mha_gemm {
+    const float *x; /* [rows, in] */
+    int64_t x_stride;
+    const float *packed; /* as pack_weights left it */
+    const float *bias;   /* [out] or NULL */
+    float *y;            /* [rows, out] */
+    int64_t y_stride;
+    int64_t in, out;
+} mha_gemm;
+
+/* A row of kernels.inc. */
+typedef struct mha_kernels {
+    const char *isa;
+    mha_path tile, decode;
+    int32_t block_keys;
+
+    /* attention */
+    size_t (*packed_k_floats)(int32_t head_dim);
+    size_t (*packed_v_floats)(int32_t v_head_dim);
+    void (*pack_keys)(const mha_kv_block *block, float *packed);
+    void (*pack_values)(const mha_kv_block *block, float *packed);
+    /* Merges n <= MHA_MAX_SPLITS partial rows, `stride` floats apart, each {max, sum, o[v_head_dim]}, in index order into
+     * out[v_head_dim]; leaves the merged max and sum in the first partial. */
+    void (*merge)(const mha_softmax *softmax, float *partials, size_t n, size_t stride, float *out, int32_t v_head_dim);
+    /* lse[i] = max[i] * scale + log(sum[i]); all three [n] */
+    void (*lse)(const float *max, const float *sum, float *lse, size_t n, float scale);
+    /* s[i] = exp((s[i] - max) * scale) / sum, or 0 if sum is 0.  By mha_exp. */
+    void (*softmax_row[2])(const mha_softmax *softmax, float *s, size_t n, float max, float sum);
+    /* y[i] = exp(x[i]), x <= 0, as the softmax evaluates it.  By mha_exp; for tests and benches. */
+    void (*exp[2])(const float *x, float *y, size_t n);
+
+    /* projections */
+    int32_t gemm_panel;    /* outputs are packed, and tasks cut, in multiples of this */
+    int32_t gemm_row_step; /* rows are cut in multiples of this */
+    size_t (*weight_floats)(int64_t out, int64_t in);
+    void (*pack_weights)(const float *weight, int64_t stride, int64_t out, int64_t in, float *packed);
+    size_t gemm_scratch_floats;
+    /* Rows [row0, row1) by outputs [out0, out1); out0 is a multiple of gemm_panel.  row1 - row0 <= MHA_GEMM_ROWS. */
+    void (*gemm)(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t out0, int64_t out1, float *scratch);
+} mha_kernels;
+
+#define MHA_KERNEL_ROW(isa, dtype, features) extern const mha_kernels mha_kernels_##dtype##_##isa;
+#include "kernels.inc"
+#undef MHA_KERNEL_ROW
+
+#endif
