@@ -2,6 +2,7 @@
 #ifndef MHA_CPU_H
 #define MHA_CPU_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Name of each feature, for mha_cpu_features and docs. */

@@ -74,7 +74,7 @@ typedef struct mha_path {
     size_t (*score_floats)(int32_t lanes); /* of one tile and block */
     /* rows[r]: the query of lane r, multiplied by q_factor on the way.  o becomes 0. */
     void (*load)(mha_tile *tile, const float *const rows[], int32_t head_dim, int32_t v_head_dim, float q_factor);
-    /* Scores, online softmax, accumulation: one block against n tiles.  By mha_exp (auto excluded). */
+    /* Scores, online softmax, accumulation: one block against n tiles.  By exp: 0 SLEEF, 1 fused. */
     void (*block[2])(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n, float *s);
     /* rows[r] = o / sum, zeros where sum is 0; or o as it is. */
     void (*finish)(const mha_tile *tile, float *const rows[], int32_t v_head_dim, bool normalise);
@@ -107,9 +107,9 @@ typedef struct mha_kernels {
     void (*merge)(const mha_softmax *softmax, float *partials, size_t n, size_t stride, float *out, int32_t v_head_dim);
     /* lse[i] = max[i] * scale + log(sum[i]); all three [n] */
     void (*lse)(const float *max, const float *sum, float *lse, size_t n, float scale);
-    /* s[i] = exp((s[i] - max) * scale) / sum, or 0 if sum is 0.  By mha_exp. */
+    /* s[i] = exp((s[i] - max) * scale) / sum, or 0 if sum is 0.  By exp, as above. */
     void (*softmax_row[2])(const mha_softmax *softmax, float *s, size_t n, float max, float sum);
-    /* y[i] = exp(x[i]), x <= 0, as the softmax evaluates it.  By mha_exp; for tests and benches. */
+    /* y[i] = exp(x[i]), x <= 0, as the softmax evaluates it.  By exp, as above; for tests and benches. */
     void (*exp[2])(const float *x, float *y, size_t n);
 
     /* projections */

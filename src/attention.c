@@ -1,0 +1,268 @@
+/* The algorithm: softmax(Q K^T * scale) V, block by block of keys, for chunks of query rows (FlashAttention-2, Dao 2023).
+ *
+ *     arguments -> plan -> tasks -> for each block of keys: pack once, update every tile of the chunk -> output
+ *
+ * A task is (batch item, KV head, chunk of query rows, split of the keys).  Splits leave partial results, merged at the
+ * end in the order of the keys. */
+#include "plan.h"
+#include "mask.h"
+#include "scores.h"
+
+#include <stdio.h>
+
+typedef struct attention_call {
+    mha_plan plan;
+    char *partials; /* [batch, q_heads, q_len, splits] rows of {max, sum, o[v_head_dim]} */
+    char *workers;  /* [n_workers] of worker_bytes */
+} attention_call;
+
+typedef struct chunk {
+    const attention_call *call;
+    mha_worker_memory memory;
+    int64_t batch, kv_head, split, splits;
+    int64_t row0, rows, tiles;
+    int64_t first_key, last_key;
+} chunk;
+
+static const float *row_of(const mha_tensor *tensor, int64_t batch, int64_t head, int64_t token) {
+    return (const float *)tensor->data + batch * tensor->stride[0] + head * tensor->stride[1] +
+           token * tensor->stride[2];
+}
+
+static float *partial_of(const attention_call *call, int64_t batch, int64_t head, int64_t query, int64_t split) {
+    const mha_attention_args *args = &call->plan.args;
+    const int64_t row = (batch * args->q_heads + head) * args->q_len + query;
+    return (float *)(void *)call->partials + (row * call->plan.splits + split) * (int64_t)call->plan.partial_floats;
+}
+
+static int64_t splits_of(const mha_plan *plan, int64_t batch) {
+    return mha_max(1, mha_ceil_div(mha_plan_kv_len(plan, batch), mha_plan_split_keys(plan, batch)));
+}
+
+/* Which chunk a task is.  Causal chunks at the end see the most keys; they come first, so that what is left when the
+ * workers run out of tasks is short. */
+static void chunk_locate(const mha_plan *plan, size_t index, chunk *chunk) {
+    const int64_t heads = plan->args.batch * plan->args.kv_heads;
+    int64_t rest = (int64_t)index, head, part;
+    chunk->split = rest % plan->splits;
+    rest /= plan->splits;
+    if (plan->args.is_causal) {
+        head = rest % heads;
+        part = plan->chunks - 1 - rest / heads;
+    } else {
+        head = rest / plan->chunks;
+        part = rest % plan->chunks;
+    }
+    chunk->batch = head / plan->args.kv_heads;
+    chunk->kv_head = head % plan->args.kv_heads;
+    chunk->row0 = part * plan->chunk_rows;
+    chunk->rows = mha_min(plan->chunk_rows, plan->rows - chunk->row0);
+    chunk->splits = splits_of(plan, chunk->batch);
+}
+
+/* Loads the query tiles and finds the keys they see. */
+static void chunk_open(chunk *chunk) {
+    const mha_plan *plan = &chunk->call->plan;
+    const mha_attention_args *args = &plan->args;
+    const mha_path *path = plan->path;
+    int64_t first = INT64_MAX, last = 0;
+    chunk->tiles = mha_ceil_div(chunk->rows, path->max_rows);
+    for (int64_t t = 0; t < chunk->tiles; t++) {
+        mha_tile *tile = &chunk->memory.tiles[t];
+        mha_rows *rows = &chunk->memory.rows[t];
+        const float *queries[MHA_MAX_LANES];
+        tile->rows = (int32_t)mha_min(path->max_rows, chunk->rows - t * path->max_rows);
+        tile->lanes = path->lanes(tile->rows);
+        tile->scores_visitor = NULL;
+        mha_rows_open(plan, chunk->batch, chunk->row0 + t * path->max_rows, tile->rows, rows);
+        for (int32_t r = 0; r < tile->rows; r++) {
+            const int64_t row = rows->row0 + r;
+            queries[r] = row_of(&args->q, chunk->batch, mha_row_head(plan, chunk->kv_head, row),
+                                mha_row_query(plan, row));
+        }
+        for (int32_t r = 0; r < tile->lanes; r++) tile->max[r] = -INFINITY, tile->sum[r] = 0;
+        path->load(tile, queries, (int32_t)args->head_dim, (int32_t)args->v_head_dim, plan->softmax.q_factor);
+        first = mha_min(first, rows->first_min);
+        last = mha_max(last, rows->last_max);
+    }
+    if (args->scores.data != NULL) first = 0, last = args->kv_len;
+    const int64_t split_keys = mha_plan_split_keys(plan, chunk->batch);
+    chunk->first_key = mha_max(first, chunk->split * split_keys);
+    chunk->last_key = plan->splits == 1 ? last : mha_min(last, (chunk->split + 1) * split_keys);
+}
+
+/* Marks the tiles and runs the kernel.  With an additive mask tile by tile, since there is room for one bias only. */
+static void chunk_block(chunk *chunk, int64_t key0) {
+    const mha_plan *plan = &chunk->call->plan;
+    const mha_attention_args *args = &plan->args;
+    const mha_worker_memory *memory = &chunk->memory;
+    mha_tile_place place = {.plan = plan, .batch = chunk->batch, .kv_head = chunk->kv_head, .key0 = key0};
+    mha_kv_block block = {
+        .k = row_of(&args->k, chunk->batch, chunk->kv_head, key0), .k_stride = args->k.stride[2],
+        .v = row_of(&args->v, chunk->batch, chunk->kv_head, key0), .v_stride = args->v.stride[2],
+        .packed_k = memory->packed_k, .packed_v = memory->packed_v,
+        .keys = (int32_t)mha_min(plan->kernels->block_keys, args->kv_len - key0),
+        .head_dim = (int32_t)args->head_dim, .v_head_dim = (int32_t)args->v_head_dim};
+    const bool one_by_one = args->scores.data != NULL || (args->mask.data != NULL && args->mask.dtype != MHA_BOOL);
+    bool packed = !plan->path->packs, active = false;
+
+    for (int64_t t = 0; t < chunk->tiles; t++) {
+        mha_tile *tile = &memory->tiles[t];
+        place.rows = &memory->rows[t];
+        mha_mask_tile(&place, block.keys, tile, memory->excluded + t * plan->kernels->block_keys, memory->bias);
+        if (tile->begin == tile->end) continue;
+        active = true;
+        if (!packed) {
+            plan->kernels->pack_keys(&block, memory->packed_k);
+            plan->kernels->pack_values(&block, memory->packed_v);
+            packed = true;
+        }
+        if (!one_by_one) continue;
+        tile->scores_visitor = args->scores.data != NULL ? &place : NULL;
+        plan->path->block[plan->exp](&plan->softmax, &block, tile, 1, memory->scores);
+    }
+    if (active && !one_by_one)
+        plan->path->block[plan->exp](&plan->softmax, &block, memory->tiles, (size_t)chunk->tiles, memory->scores);
+}
+
+static void write_lse(const mha_plan *plan, int64_t batch, int64_t head, int64_t query, float lse) {
+    const mha_row_tensor *tensor = &plan->args.lse;
+    tensor->data[batch * tensor->stride[0] + head * tensor->stride[1] + query * tensor->stride[2]] = lse;
+}
+
+/* Writes a tile's rows: the output, or a partial result. */
+static void tile_close(const chunk *chunk, const mha_tile *tile, const mha_rows *rows) {
+    const attention_call *call = chunk->call;
+    const mha_plan *plan = &call->plan;
+    const bool whole = chunk->splits == 1;
+    float *out[MHA_MAX_LANES], lse[MHA_MAX_LANES];
+    if (plan->args.lse.data != NULL && whole)
+        plan->kernels->lse(tile->max, tile->sum, lse, (size_t)tile->rows, plan->softmax.scale);
+    for (int32_t r = 0; r < tile->rows; r++) {
+        const int64_t head = mha_row_head(plan, chunk->kv_head, rows->row0 + r);
+        const int64_t query = mha_row_query(plan, rows->row0 + r);
+        if (!whole) {
+            float *partial = partial_of(call, chunk->batch, head, query, chunk->split);
+            partial[0] = tile->max[r];
+            partial[1] = tile->sum[r];
+            out[r] = partial + 2;
+            continue;
+        }
+        out[r] = (float *)row_of(&plan->args.out, chunk->batch, head, query);
+        if (plan->args.lse.data != NULL) write_lse(plan, chunk->batch, head, query, lse[r]);
+    }
+    plan->path->finish(tile, out, (int32_t)plan->args.v_head_dim, whole);
+}
+
+static void attention_task(void *closure, size_t worker, size_t index) {
+    const attention_call *call = closure;
+    const mha_plan *plan = &call->plan;
+    const int64_t step = plan->kernels->block_keys;
+    chunk chunk = {.call = call};
+    chunk_locate(plan, index, &chunk);
+    if (chunk.split >= chunk.splits) return;
+    mha_worker_carve(plan, call->workers + worker * plan->worker_bytes, &chunk.memory);
+    chunk_open(&chunk);
+    for (int64_t key0 = chunk.first_key / step * step; key0 < chunk.last_key; key0 += step) chunk_block(&chunk, key0);
+    for (int64_t t = 0; t < chunk.tiles; t++) {
+        const mha_tile_place place = {.plan = plan, .rows = &chunk.memory.rows[t], .batch = chunk.batch,
+                                      .kv_head = chunk.kv_head};
+        mha_scores_finish(&place, &chunk.memory.tiles[t]);
+        tile_close(&chunk, &chunk.memory.tiles[t], place.rows);
+    }
+}
+
+/* Merges the splits of all queries of one head. */
+static void merge_task(void *closure, size_t worker, size_t index) {
+    (void)worker;
+    const attention_call *call = closure;
+    const mha_plan *plan = &call->plan;
+    const int64_t batch = (int64_t)index / plan->args.q_heads, head = (int64_t)index % plan->args.q_heads;
+    const int64_t splits = splits_of(plan, batch);
+    if (splits == 1) return;
+    for (int64_t query = 0; query < plan->args.q_len; query++) {
+        float *partial = partial_of(call, batch, head, query, 0), lse;
+        plan->kernels->merge(&plan->softmax, partial, (size_t)splits, plan->partial_floats,
+                             (float *)row_of(&plan->args.out, batch, head, query), (int32_t)plan->args.v_head_dim);
+        if (plan->args.lse.data == NULL) continue;
+        plan->kernels->lse(&partial[0], &partial[1], &lse, 1, plan->softmax.scale);
+        write_lse(plan, batch, head, query, lse);
+    }
+}
+
+static mha_status check_executor(const mha_executor *executor, mha_message message) {
+    if (executor == NULL) return MHA_OK;
+    if (executor->n_workers == 0)
+        return mha_fail(message, MHA_INVALID_ARGUMENT, "executor.n_workers is 0, expected at least 1");
+    if (executor->n_workers > 1 && executor->parallel_for == NULL)
+        return mha_fail(message, MHA_INVALID_ARGUMENT, "executor.parallel_for is NULL, expected a function");
+    return MHA_OK;
+}
+
+static mha_status call_prepare(attention_call *call, const mha_context *context, const mha_attention_args *args,
+                               const mha_executor *executor, const void *workspace, size_t workspace_bytes,
+                               mha_message message) {
+    mha_status status = mha_plan_read(&call->plan, context, args, message);
+    if (status == MHA_OK) status = check_executor(executor, message);
+    if (status == MHA_OK) status = mha_plan_cut(&call->plan, executor != NULL ? executor->n_workers : 1, message);
+    if (status != MHA_OK) return status;
+    if (workspace == NULL)
+        return mha_fail(message, MHA_INVALID_ARGUMENT, "workspace is NULL, expected %zu bytes",
+                        call->plan.workspace_bytes);
+    if (workspace_bytes < call->plan.workspace_bytes)
+        return mha_fail(message, MHA_WORKSPACE_TOO_SMALL, "workspace_bytes is %zu, expected at least %zu",
+                        workspace_bytes, call->plan.workspace_bytes);
+    char *aligned = (char *)(((uintptr_t)workspace + MHA_ALIGN - 1) / MHA_ALIGN * MHA_ALIGN);
+    call->partials = aligned;
+    call->workers = aligned + call->plan.partials_bytes;
+    return mha_succeed(message);
+}
+
+mha_status mha_attention(const mha_context *context, const mha_attention_args *args, const mha_executor *executor,
+                         void *workspace, size_t workspace_bytes) {
+    attention_call call;
+    const mha_status status =
+        call_prepare(&call, context, args, executor, workspace, workspace_bytes, (mha_message){0});
+    if (status != MHA_OK) return status;
+    const mha_plan *plan = &call.plan;
+    if (plan->rows == 0) return MHA_OK;
+    mha_parallel_for(executor, (size_t)plan->tasks, attention_task, &call);
+    if (plan->splits > 1)
+        mha_parallel_for(executor, (size_t)(plan->args.batch * plan->args.q_heads), merge_task, &call);
+    return MHA_OK;
+}
+
+mha_status mha_attention_check(const mha_context *context, const mha_attention_args *args,
+                               const mha_executor *executor, const void *workspace, size_t workspace_bytes,
+                               char *text, size_t text_bytes) {
+    attention_call call;
+    return call_prepare(&call, context, args, executor, workspace, workspace_bytes, (mha_message){text, text_bytes});
+}
+
+mha_status mha_attention_workspace_size(const mha_context *context, const mha_attention_args *args, size_t n_workers,
+                                        size_t *workspace_bytes) {
+    mha_plan plan;
+    if (n_workers == 0 || workspace_bytes == NULL) return MHA_INVALID_ARGUMENT;
+    mha_status status = mha_plan_read(&plan, context, args, (mha_message){0});
+    if (status == MHA_OK) status = mha_plan_cut(&plan, n_workers, (mha_message){0});
+    if (status == MHA_OK) *workspace_bytes = plan.workspace_bytes;
+    return status;
+}
+
+mha_status mha_attention_describe(const mha_context *context, const mha_attention_args *args, size_t n_workers,
+                                  char *text, size_t text_bytes) {
+    mha_plan plan;
+    if (n_workers == 0) return MHA_INVALID_ARGUMENT;
+    mha_status status = mha_plan_read(&plan, context, args, (mha_message){text, text_bytes});
+    if (status == MHA_OK) status = mha_plan_cut(&plan, n_workers, (mha_message){text, text_bytes});
+    if (status != MHA_OK) return status;
+    snprintf(text, text_bytes,
+             "kernels: %s f32, %s path, exp %s\ntiles: %d rows, blocks of %d keys\n"
+             "chunks: %lld of up to %lld rows a KV head\nsplits: at most %lld of the keys\ntasks: %lld\n"
+             "workspace: %zu bytes, %zu a worker\n",
+             plan.kernels->isa, plan.path == &plan.kernels->decode ? "decode" : "tile",
+             plan.exp == 0 ? "sleef" : "fused", plan.path->max_rows, plan.kernels->block_keys,
+             (long long)plan.chunks, (long long)plan.chunk_rows, (long long)plan.splits, (long long)plan.tasks,
+             plan.workspace_bytes, plan.worker_bytes);
+    return MHA_OK;
+}

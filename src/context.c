@@ -1,0 +1,51 @@
+#include "context.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+mha_status mha_fail(mha_message message, mha_status status, const char *format, ...) {
+    if (message.text == NULL) return status;
+    va_list values;
+    va_start(values, format);
+    vsnprintf(message.text, message.bytes, format, values);
+    va_end(values);
+    return status;
+}
+
+mha_status mha_succeed(mha_message message) {
+    if (message.text != NULL && message.bytes > 0) message.text[0] = '\0';
+    return MHA_OK;
+}
+
+mha_status mha_read_struct(void *known, size_t known_bytes, const void *given, const char *name, mha_message message) {
+    if (given == NULL) return mha_fail(message, MHA_INVALID_ARGUMENT, "%s is NULL, expected a struct", name);
+    size_t given_bytes;
+    memcpy(&given_bytes, given, sizeof given_bytes);
+    if (given_bytes < sizeof given_bytes)
+        return mha_fail(message, MHA_INVALID_ARGUMENT, "%s.struct_size is %zu, expected sizeof(%s) as %s_init sets it",
+                        name, given_bytes, name, name);
+    for (size_t i = known_bytes; i < given_bytes; i++)
+        if (((const char *)given)[i] != 0)
+            return mha_fail(message, MHA_UNSUPPORTED,
+                            "%s.struct_size is %zu and byte %zu is not zero, expected zeros beyond the %zu bytes that "
+                            "version %s knows: the feature is newer than this library",
+                            name, given_bytes, i, known_bytes, mha_version());
+    memcpy(known, given, given_bytes < known_bytes ? given_bytes : known_bytes);
+    memcpy(known, &known_bytes, sizeof known_bytes);
+    return MHA_OK;
+}
+
+void mha_init_struct(void *given, size_t given_bytes, const void *defaults, size_t default_bytes) {
+    memset(given, 0, given_bytes);
+    memcpy(given, defaults, given_bytes < default_bytes ? given_bytes : default_bytes);
+    if (given_bytes >= sizeof given_bytes) memcpy(given, &given_bytes, sizeof given_bytes);
+}
+
+void mha_parallel_for(const mha_executor *executor, size_t n_tasks, mha_task *task, void *closure) {
+    if (executor != NULL && executor->n_workers > 1 && n_tasks > 1) {
+        executor->parallel_for(executor->user, n_tasks, task, closure);
+        return;
+    }
+    for (size_t i = 0; i < n_tasks; i++) task(closure, 0, i);
+}

@@ -1,0 +1,114 @@
+#include "mask.h"
+
+#include <string.h>
+
+void mha_rows_open(const mha_plan *plan, int64_t batch, int64_t row0, int32_t n, mha_rows *rows) {
+    const mha_attention_args *args = &plan->args;
+    const int64_t kv_len = mha_plan_kv_len(plan, batch);
+    const int64_t offset = args->q_offsets != NULL ? args->q_offsets[batch] : args->q_offset;
+    *rows = (mha_rows){.row0 = row0, .first_min = INT64_MAX, .last_min = INT64_MAX};
+    for (int32_t r = 0; r < n; r++) {
+        const int64_t position = mha_row_query(plan, row0 + r) + offset;
+        int64_t first = 0, last = kv_len;
+        if (args->is_causal) last = mha_min(last, position + 1);
+        if (args->window_left >= 0) first = mha_max(first, position - args->window_left);
+        if (args->window_right >= 0) last = mha_min(last, position + args->window_right + 1);
+        if (first >= last) first = last = 0;
+        rows->first[r] = first;
+        rows->last[r] = last;
+        rows->first_max = mha_max(rows->first_max, first);
+        rows->last_min = mha_min(rows->last_min, last);
+        rows->last_max = mha_max(rows->last_max, last);
+        if (last > 0) rows->first_min = mha_min(rows->first_min, first);
+    }
+    rows->first_min = mha_min(rows->first_min, rows->last_max);
+}
+
+/* Each row flips its bit where its visible keys begin and end; a running XOR over the keys then gives every key its bits
+ * in rows + keys steps instead of rows * keys. */
+static void exclude_by_position(const mha_tile_place *place, const mha_tile *tile, int32_t keys, uint64_t *excluded) {
+    const mha_rows *rows = place->rows;
+    memset(excluded, 0, (size_t)keys * sizeof *excluded);
+    uint64_t bits = 0;
+    for (int32_t r = 0; r < tile->rows; r++) {
+        const int64_t first = mha_max(rows->first[r] - place->key0, 0), last = mha_max(rows->last[r] - place->key0, 0);
+        bits |= UINT64_C(1) << r;
+        if (first >= last) continue;
+        if (first < keys) excluded[first] ^= UINT64_C(1) << r;
+        if (last < keys) excluded[last] ^= UINT64_C(1) << r;
+    }
+    for (int32_t k = 0; k < keys; k++) excluded[k] = bits ^= excluded[k];
+}
+
+/* The element of the mask for the first key of the block. */
+static const char *mask_row(const mha_tile_place *place, int32_t r, size_t element_bytes) {
+    const mha_score_tensor *mask = &place->plan->args.mask;
+    const int64_t row = place->rows->row0 + r;
+    const int64_t offset = place->batch * mask->stride[0] +
+                           mha_row_head(place->plan, place->kv_head, row) * mask->stride[1] +
+                           mha_row_query(place->plan, row) * mask->stride[2] + place->key0 * mask->stride[3];
+    return (const char *)mask->data + offset * (int64_t)element_bytes;
+}
+
+static void exclude_by_bool(const mha_tile_place *place, const mha_tile *tile, uint64_t *excluded) {
+    const int64_t stride = place->plan->args.mask.stride[3];
+    for (int32_t r = 0; r < tile->rows; r++) {
+        const uint8_t *mask = (const uint8_t *)mask_row(place, r, 1);
+        for (int32_t k = tile->begin; k < tile->end; k++) excluded[k] |= (uint64_t)(mask[k * stride] == 0) << r;
+    }
+}
+
+static void exclude_by_bias(const mha_tile_place *place, const mha_tile *tile, uint64_t *excluded, float *bias) {
+    const mha_path *path = place->plan->path;
+    const int64_t stride = place->plan->args.mask.stride[3];
+    const int64_t key_stride = path->score_key_stride != 0 ? path->score_key_stride : tile->lanes;
+    for (int32_t r = 0; r < tile->lanes; r++) {
+        float *lane = bias + r * path->score_row_stride;
+        if (r >= tile->rows) {
+            for (int32_t k = tile->begin; k < tile->end; k++) lane[k * key_stride] = 0;
+            continue;
+        }
+        const float *mask = (const float *)(const void *)mask_row(place, r, sizeof(float));
+        for (int32_t k = tile->begin; k < tile->end; k++) {
+            const float addend = mask[k * stride];
+            lane[k * key_stride] = addend;
+            excluded[k] |= (uint64_t)(addend == -INFINITY) << r;
+        }
+    }
+}
+
+/* Keys that no row sees at either end of the range need no work. */
+static void strip(mha_tile *tile, const uint64_t *excluded) {
+    const uint64_t all = UINT64_MAX >> (64 - tile->rows);
+    while (tile->begin < tile->end && (excluded[tile->begin] & all) == all) tile->begin++;
+    while (tile->begin < tile->end && (excluded[tile->end - 1] & all) == all) tile->end--;
+}
+
+static bool any_excluded(const mha_tile *tile, const uint64_t *excluded) {
+    uint64_t any = 0;
+    for (int32_t k = tile->begin; k < tile->end; k++) any |= excluded[k];
+    return any != 0;
+}
+
+void mha_mask_tile(const mha_tile_place *place, int32_t keys, mha_tile *tile, uint64_t *excluded, float *bias) {
+    const mha_attention_args *args = &place->plan->args;
+    const mha_rows *rows = place->rows;
+    const bool every_score = args->scores.data != NULL;
+    tile->begin = every_score ? 0 : (int32_t)mha_min(keys, mha_max(0, rows->first_min - place->key0));
+    tile->end = every_score ? keys : (int32_t)mha_max(tile->begin, mha_min(keys, rows->last_max - place->key0));
+    tile->excluded = NULL;
+    tile->bias = NULL;
+    if (tile->begin == tile->end) return;
+
+    const bool all_positions_seen =
+        rows->first_max <= place->key0 + tile->begin && rows->last_min >= place->key0 + tile->end;
+    if (all_positions_seen && args->mask.data == NULL) return;
+    exclude_by_position(place, tile, keys, excluded);
+    if (args->mask.data != NULL && args->mask.dtype == MHA_BOOL) exclude_by_bool(place, tile, excluded);
+    if (args->mask.data != NULL && args->mask.dtype != MHA_BOOL) {
+        exclude_by_bias(place, tile, excluded, bias);
+        tile->bias = bias;
+    }
+    if (!every_score) strip(tile, excluded);
+    if (any_excluded(tile, excluded)) tile->excluded = excluded;
+}

@@ -1,0 +1,28 @@
+/* Which keys the rows of a tile see, and what is added to their scores. */
+#ifndef MHA_MASK_H
+#define MHA_MASK_H
+
+#include "plan.h"
+
+/* Where a tile's rows come from. */
+typedef struct mha_tile_place {
+    const mha_plan *plan;
+    const mha_rows *rows;
+    int64_t batch, kv_head;
+    int64_t key0; /* first key of the block */
+} mha_tile_place;
+
+static inline int64_t mha_row_query(const mha_plan *plan, int64_t row) { return row / plan->group; }
+
+static inline int64_t mha_row_head(const mha_plan *plan, int64_t kv_head, int64_t row) {
+    return kv_head * plan->group + row % plan->group;
+}
+
+/* Fills rows for n rows from row0 on: the keys each sees by causality, window and kv length. */
+void mha_rows_open(const mha_plan *plan, int64_t batch, int64_t row0, int32_t n, mha_rows *rows);
+
+/* Sets begin, end, excluded and bias of the tile for a block of `keys` keys.  `excluded` has room for a block; `bias` for
+ * its scores, laid out as the path has them, and is only used with an additive mask. */
+void mha_mask_tile(const mha_tile_place *place, int32_t keys, mha_tile *tile, uint64_t *excluded, float *bias);
+
+#endif

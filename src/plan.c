@@ -1,0 +1,121 @@
+#include "plan.h"
+
+#include <string.h>
+
+enum {
+    DECODE_MAX_Q_LEN = 4,  /* up to here K and V are read in place, once */
+    SPLIT_MAX_Q_LEN = 64,  /* longer queries give enough tasks without splits */
+    SPLIT_MIN_KEYS = 512,  /* merging costs 1% of a split of this length */
+    TASKS_PER_WORKER = 4,  /* so that the last task to finish is short */
+    CHUNK_MAX_TILES = 16,  /* packing a block costs 3% of as many AVX-512 tiles */
+    CHUNK_MAX_BYTES = 1 << 20 /* of a worker's memory; documented.  One tile fits up to head_dim 256 */
+};
+
+static mha_softmax softmax_of(const mha_attention_args *args) {
+    const double log2_e = 1.4426950408889634074, ln_least_normal = -87.336544750553109; /* ln 2^-126 */
+    /* The exponent carries the scale's magnitude; its sign, and extremes whose products overflow, go into Q. */
+    const float magnitude = fabsf(args->scale);
+    const bool carried = magnitude >= 0x1p-60f && magnitude <= 0x1p60f;
+    mha_softmax softmax = {.q_factor = args->scale, .scale = 1, .bias_scale = 1};
+    if (carried) softmax.q_factor = args->scale < 0 ? -1.0f : 1.0f, softmax.scale = magnitude;
+    if (args->mask.data != NULL && args->mask.dtype != MHA_BOOL) {
+        softmax.bias_scale = softmax.scale;
+        softmax.scale = 1;
+    }
+    const double log2_scale = softmax.scale * log2_e;
+    softmax.exp_hi = (float)log2_scale;
+    softmax.exp_lo = (float)(log2_scale - softmax.exp_hi);
+    softmax.exp_floor = (float)(ln_least_normal / softmax.scale);
+    return softmax;
+}
+
+int64_t mha_plan_split_keys(const mha_plan *plan, int64_t b) {
+    const int64_t kv_len = mha_plan_kv_len(plan, b), block = plan->kernels->block_keys;
+    if (plan->splits == 1) return mha_max(kv_len, 1);
+    int64_t keys = mha_ceil_div(SPLIT_MIN_KEYS, block) * block;
+    while (mha_ceil_div(kv_len, keys) > MHA_MAX_SPLITS) keys *= 2;
+    return keys;
+}
+
+static int64_t most_splits(const mha_plan *plan) {
+    const mha_attention_args *args = &plan->args;
+    if (args->q_len > SPLIT_MAX_Q_LEN || args->scores.data != NULL) return 1;
+    return mha_max(1, mha_min(MHA_MAX_SPLITS, mha_ceil_div(args->kv_len, SPLIT_MIN_KEYS)));
+}
+
+/* A bump allocator over a worker's memory; with base NULL it only measures. */
+static void *carve(char *base, size_t *used, size_t bytes) {
+    void *part = base == NULL ? NULL : base + *used;
+    *used += mha_align_up(bytes);
+    return part;
+}
+
+size_t mha_worker_carve(const mha_plan *plan, char *memory, mha_worker_memory *worker) {
+    const mha_path *path = plan->path;
+    const int32_t lanes = path->lanes(path->max_rows), d = (int32_t)plan->args.head_dim;
+    const int32_t v_d = (int32_t)plan->args.v_head_dim;
+    const size_t block = (size_t)plan->kernels->block_keys, tiles = (size_t)plan->chunk_tiles;
+    const size_t lane_bytes = (size_t)lanes * sizeof(float), score_bytes = path->score_floats(lanes) * sizeof(float);
+    size_t used = 0;
+    worker->tiles = carve(memory, &used, tiles * sizeof *worker->tiles);
+    worker->rows = carve(memory, &used, tiles * sizeof *worker->rows);
+    worker->excluded = carve(memory, &used, tiles * block * sizeof *worker->excluded);
+    for (size_t t = 0; t < tiles; t++) {
+        mha_tile tile = {.lanes = lanes};
+        tile.q = carve(memory, &used, path->q_floats(lanes, d) * sizeof(float));
+        tile.o = carve(memory, &used, path->o_floats(lanes, v_d) * sizeof(float));
+        tile.max = carve(memory, &used, lane_bytes);
+        tile.sum = carve(memory, &used, lane_bytes);
+        if (memory != NULL) worker->tiles[t] = tile;
+    }
+    worker->scores = carve(memory, &used, score_bytes);
+    worker->bias = carve(memory, &used, plan->args.mask.data != NULL ? score_bytes : 0);
+    worker->packed_k = carve(memory, &used, path->packs ? plan->kernels->packed_k_floats(d) * sizeof(float) : 0);
+    worker->packed_v = carve(memory, &used, path->packs ? plan->kernels->packed_v_floats(v_d) * sizeof(float) : 0);
+    return used;
+}
+
+/* As many tiles as fit the worker's memory, but no more than leave TASKS_PER_WORKER tasks for each worker. */
+static void cut_chunks(mha_plan *plan, size_t n_workers) {
+    const mha_attention_args *args = &plan->args;
+    const int64_t tiles = mha_ceil_div(plan->rows, plan->path->max_rows);
+    const int64_t heads = mha_max(1, args->batch * args->kv_heads);
+    mha_worker_memory unused;
+    plan->chunk_tiles = 2;
+    const size_t two = mha_worker_carve(plan, NULL, &unused);
+    plan->chunk_tiles = 1;
+    const size_t one = mha_worker_carve(plan, NULL, &unused);
+    const int64_t fit = one >= CHUNK_MAX_BYTES ? 1 : 1 + (int64_t)((CHUNK_MAX_BYTES - one) / (two - one));
+    int64_t most = mha_min(mha_min(tiles, CHUNK_MAX_TILES), fit);
+    if (n_workers > 1) {
+        const int64_t wanted_chunks = mha_ceil_div((int64_t)n_workers * TASKS_PER_WORKER, heads * plan->splits);
+        most = mha_min(most, mha_ceil_div(tiles, wanted_chunks));
+    }
+    plan->chunk_tiles = mha_max(1, most);
+    plan->chunk_rows = plan->chunk_tiles * plan->path->max_rows;
+    plan->chunks = mha_ceil_div(plan->rows, plan->chunk_rows);
+}
+
+mha_status mha_plan_cut(mha_plan *plan, size_t n_workers, mha_message message) {
+    const mha_attention_args *args = &plan->args;
+    plan->softmax = softmax_of(args);
+    plan->group = args->kv_heads > 0 ? args->q_heads / args->kv_heads : 0;
+    plan->rows = args->q_len * plan->group;
+    plan->path = args->q_len <= DECODE_MAX_Q_LEN ? &plan->kernels->decode : &plan->kernels->tile;
+    plan->splits = most_splits(plan);
+    cut_chunks(plan, n_workers);
+    plan->tasks = args->batch * args->kv_heads * plan->chunks * plan->splits;
+
+    mha_worker_memory unused;
+    plan->worker_bytes = mha_worker_carve(plan, NULL, &unused);
+    plan->partial_floats = mha_align_up((2 + (size_t)args->v_head_dim) * sizeof(float)) / sizeof(float);
+    const size_t query_rows = (size_t)(args->batch * args->q_heads * args->q_len);
+    const size_t partials = plan->splits > 1 ? query_rows * (size_t)plan->splits : 0;
+    size_t workers_bytes;
+    if (__builtin_mul_overflow(partials, plan->partial_floats * sizeof(float), &plan->partials_bytes) ||
+        __builtin_mul_overflow(plan->worker_bytes, n_workers, &workers_bytes) ||
+        __builtin_add_overflow(workers_bytes, plan->partials_bytes + MHA_ALIGN - 1, &plan->workspace_bytes))
+        return mha_fail(message, MHA_INVALID_ARGUMENT,
+                        "n_workers is %zu, expected few enough for the workspace to fit in memory", n_workers);
+    return MHA_OK;
+}

@@ -1,0 +1,76 @@
+/* A call of mha_attention, checked and cut into tasks.  Everything the driver and its helpers need, and nothing that
+ * depends on the contents of the tensors. */
+#ifndef MHA_PLAN_H
+#define MHA_PLAN_H
+
+#include "context.h"
+
+/* The query rows of one KV head are numbered position-major, row = query * group + (head within the group), so that the
+ * rows of a tile are close in position and see nearly the same keys. */
+typedef struct mha_plan {
+    mha_attention_args args; /* defaults resolved */
+    const mha_kernels *kernels;
+    const mha_path *path;
+    int exp;
+    mha_softmax softmax;
+
+    int64_t group;       /* query heads that share a KV head */
+    int64_t rows;        /* query rows of a KV head: q_len * group */
+    int64_t chunk_rows;  /* rows that a task takes through all its key blocks */
+    int64_t chunks;      /* of a KV head */
+    int64_t splits;      /* room for partial results of a row; 1: there are none */
+    int64_t tasks;       /* batch * kv_heads * chunks * splits */
+    int64_t chunk_tiles; /* most tiles of a chunk */
+
+    size_t partial_floats; /* of a query row: max, sum, o */
+    size_t partials_bytes; /* of all */
+    size_t worker_bytes;   /* of each worker; after the partials */
+    size_t workspace_bytes;
+} mha_plan;
+
+static inline size_t mha_align_up(size_t bytes) { return (bytes + MHA_ALIGN - 1) / MHA_ALIGN * MHA_ALIGN; }
+
+static inline int64_t mha_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+static inline int64_t mha_min(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static inline int64_t mha_max(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* The keys of batch item b. */
+static inline int64_t mha_plan_kv_len(const mha_plan *plan, int64_t b) {
+    return plan->args.kv_lens != NULL ? plan->args.kv_lens[b] : plan->args.kv_len;
+}
+
+/* The keys of a split of batch item b; a multiple of block_keys.  A function of its kv length and of what holds for the
+ * whole call, so that bits depend neither on the batch nor on padding. */
+int64_t mha_plan_split_keys(const mha_plan *plan, int64_t b);
+
+/* Checks the arguments (check.c) and fills args, kernels and exp. */
+mha_status mha_plan_read(mha_plan *plan, const mha_context *context, const mha_attention_args *args,
+                         mha_message message);
+
+/* Cuts the work for n_workers; args are valid. */
+mha_status mha_plan_cut(mha_plan *plan, size_t n_workers, mha_message message);
+
+/* Where the parts of a worker's memory lie; all aligned. */
+typedef struct mha_worker_memory {
+    mha_tile *tiles;       /* [chunk_tiles], with q, o, max, sum set */
+    struct mha_rows *rows; /* [chunk_tiles] */
+    uint64_t *excluded;    /* [chunk_tiles][block_keys] */
+    float *scores, *bias;  /* of one tile and block */
+    float *packed_k, *packed_v;
+} mha_worker_memory;
+
+/* What the driver knows of a tile's rows beside the kernels' mha_tile. */
+typedef struct mha_rows {
+    int64_t row0;
+    /* Row r sees keys first[r] <= key < last[r], but for the mask; first == last: none.  The extremes are over rows that
+     * see a key. */
+    int64_t first[MHA_MAX_LANES], last[MHA_MAX_LANES];
+    int64_t first_min, first_max, last_min, last_max;
+} mha_rows;
+
+/* Carves a worker's memory and returns its size; with memory NULL only the size. */
+size_t mha_worker_carve(const mha_plan *plan, char *memory, mha_worker_memory *worker);
+
+#endif

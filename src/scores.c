@@ -1,0 +1,35 @@
+#include "scores.h"
+
+static float *scores_row(const mha_tile_place *place, int32_t r) {
+    const mha_score_tensor *scores = &place->plan->args.scores;
+    const int64_t row = place->rows->row0 + r;
+    return (float *)scores->data + place->batch * scores->stride[0] +
+           mha_row_head(place->plan, place->kv_head, row) * scores->stride[1] +
+           mha_row_query(place->plan, row) * scores->stride[2];
+}
+
+void mha_scores_visit(void *visitor, const mha_tile *tile, const float *s, bool modified) {
+    const mha_tile_place *place = visitor;
+    const mha_plan *plan = place->plan;
+    const mha_scores_mode mode = plan->args.scores_mode;
+    if (modified != (mode == MHA_SCORES_BIASED || mode == MHA_SCORES_SOFTMAX)) return;
+    /* Weights are finished in the kernels' units, in place; the other modes end here, in natural units. */
+    const mha_softmax *softmax = &plan->softmax;
+    float factor = softmax->scale;
+    if (mode == MHA_SCORES_SOFTMAX) factor = 1;
+    if (!modified) factor = softmax->scale * softmax->bias_scale;
+    const int64_t row_stride = plan->path->score_row_stride;
+    const int64_t key_stride = plan->path->score_key_stride != 0 ? plan->path->score_key_stride : tile->lanes;
+    for (int32_t r = 0; r < tile->rows; r++) {
+        float *row = scores_row(place, r) + place->key0;
+        for (int32_t k = tile->begin; k < tile->end; k++) row[k] = s[k * key_stride + r * row_stride] * factor;
+    }
+}
+
+void mha_scores_finish(const mha_tile_place *place, const mha_tile *tile) {
+    const mha_plan *plan = place->plan;
+    if (plan->args.scores.data == NULL || plan->args.scores_mode != MHA_SCORES_SOFTMAX) return;
+    for (int32_t r = 0; r < tile->rows; r++)
+        plan->kernels->softmax_row[plan->exp](&plan->softmax, scores_row(place, r), (size_t)plan->args.kv_len,
+                                              tile->max[r], tile->sum[r]);
+}
