@@ -1,0 +1,152 @@
+/* Prefill and decode through the public API. */
+#define MHA_WITH_PTHREADPOOL
+#include "bench.h"
+
+#include "mha/threads.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+typedef struct shape {
+    int64_t batch, q_heads, kv_heads, q_len, kv_len, head_dim;
+    unsigned variant;
+} shape;
+
+enum {
+    CAUSAL = 1,
+    SLEEF = 2,
+    THREADS = 4, /* as many as the machine has processors */
+    DRAM = 8,    /* every run reads another K and V, so that they come from DRAM */
+};
+
+static const shape prefill_shapes[] = {
+    {1, 12, 12, 512, 512, 64, 0},        {1, 12, 12, 512, 512, 64, CAUSAL}, {1, 12, 12, 512, 512, 64, SLEEF},
+    {1, 12, 12, 512, 512, 64, THREADS},  {1, 12, 12, 32, 32, 64, 0},        {1, 12, 12, 77, 77, 64, 0},
+    {8, 12, 12, 128, 128, 32, 0},        {1, 16, 16, 2048, 2048, 64, 0},    {1, 16, 16, 2048, 2048, 64, CAUSAL},
+    {1, 32, 8, 1024, 1024, 128, CAUSAL}, {1, 16, 16, 512, 512, 80, 0},
+};
+
+static const shape decode_shapes[] = {
+    {1, 12, 12, 1, 512, 64, 0},     {1, 32, 8, 1, 4096, 128, 0},     {1, 32, 32, 1, 4096, 128, 0},
+    {1, 32, 8, 1, 4096, 128, DRAM}, {1, 32, 32, 1, 4096, 128, DRAM},
+};
+
+typedef struct attention {
+    mha_context *context;
+    mha_attention_args args;
+    pthreadpool_t pool;
+    mha_executor executor;
+    void *out, *workspace;
+    size_t workspace_bytes;
+    const float *kv;
+    size_t kv_floats, kv_copies, next_copy;
+} attention;
+
+static size_t k_floats(const shape *s) {
+    return (size_t)(s->batch * s->kv_heads * s->kv_len * s->head_dim);
+}
+
+static size_t q_floats(const shape *s) {
+    return (size_t)(s->batch * s->q_heads * s->q_len * s->head_dim);
+}
+
+static size_t kv_copies(const shape *s) {
+    return s->variant & DRAM ? (size_t)(bench_dram_bytes() / (double)(2 * k_floats(s) * sizeof(float))) + 1 : 1;
+}
+
+static mha_tensor bhtd(const float *data, int64_t heads, int64_t tokens, int64_t dim) {
+    return (mha_tensor){(void *)data, MHA_F32, {heads * tokens * dim, tokens * dim, dim}};
+}
+
+static void set_args(attention *a, const shape *s) {
+    a->kv_floats = 2 * k_floats(s);
+    a->kv_copies = kv_copies(s);
+    a->kv = bench_random(a->kv_floats * a->kv_copies + q_floats(s));
+    a->out = bench_allocate(q_floats(s) * sizeof(float));
+    mha_attention_args_init(&a->args, sizeof a->args);
+    a->args.batch = s->batch;
+    a->args.q_heads = s->q_heads;
+    a->args.kv_heads = s->kv_heads;
+    a->args.q_len = s->q_len;
+    a->args.kv_len = s->kv_len;
+    a->args.head_dim = s->head_dim;
+    a->args.is_causal = (s->variant & CAUSAL) != 0;
+    a->args.q = bhtd(a->kv + a->kv_floats * a->kv_copies, s->q_heads, s->q_len, s->head_dim);
+    a->args.k = bhtd(a->kv, s->kv_heads, s->kv_len, s->head_dim);
+    a->args.v = bhtd(a->kv + k_floats(s), s->kv_heads, s->kv_len, s->head_dim);
+    a->args.out = bhtd(a->out, s->q_heads, s->q_len, s->head_dim);
+}
+
+static void teardown(void *state) {
+    attention *a = state;
+    mha_context_destroy(a->context);
+    pthreadpool_destroy(a->pool);
+    free(a->out);
+    free(a->workspace);
+    free(a);
+}
+
+static const char *setup(const bench_case *self, void **state) {
+    const shape *s = self->shape;
+    mha_context *context;
+    const char *why_not = bench_context(self->row, s->variant & SLEEF, &context);
+    if (why_not != NULL) return why_not;
+    attention *a = bench_allocate(sizeof *a);
+    a->context = context;
+    a->pool = s->variant & THREADS ? pthreadpool_create(self->threads) : NULL;
+    a->executor = mha_pthreadpool_executor(a->pool);
+    set_args(a, s);
+    if (mha_attention_workspace_size(context, &a->args, a->executor.n_workers, &a->workspace_bytes) != MHA_OK) {
+        teardown(a);
+        return "mha_attention_workspace_size failed";
+    }
+    a->workspace = bench_allocate(a->workspace_bytes);
+    *state = a;
+    return NULL;
+}
+
+static void run(void *state) {
+    attention *a = state;
+    const float *k = a->kv + a->kv_floats * a->next_copy;
+    a->next_copy = (a->next_copy + 1) % a->kv_copies;
+    a->args.k.data = (void *)k;
+    a->args.v.data = (void *)(k + a->kv_floats / 2);
+    if (mha_attention(a->context, &a->args, &a->executor, a->workspace, a->workspace_bytes) == MHA_OK) return;
+    fprintf(stderr, "bench: mha_attention failed\n");
+    exit(1);
+}
+
+static bench_case case_of(const bench_row *row, const shape *s) {
+    bench_case c = {.row = row, .shape = s, .setup = setup, .run = run, .teardown = teardown, .threads = 1};
+    if (s->variant & THREADS) c.threads = (size_t)sysconf(_SC_NPROCESSORS_ONLN);
+    return c;
+}
+
+static void add_prefill(const bench_row *row, const shape *s) {
+    bench_case c = case_of(row, s);
+    c.items = (double)(s->batch * s->q_heads * s->q_len * s->kv_len) * (s->variant & CAUSAL ? 0.5 : 1);
+    c.item = "score";
+    c.flops = 4 * (double)s->head_dim * c.items;
+    char heads[32], threads[32] = "";
+    if (s->kv_heads == s->q_heads)
+        snprintf(heads, sizeof heads, "H%d", (int)s->q_heads);
+    else
+        snprintf(heads, sizeof heads, "H%d.KV%d", (int)s->q_heads, (int)s->kv_heads);
+    if (s->variant & THREADS) snprintf(threads, sizeof threads, ".threads%d", (int)c.threads);
+    bench_add(&c, "prefill/%s/%s/B%d.%s.T%d.D%d%s%s%s", row->isa, row->dtype, (int)s->batch, heads, (int)s->q_len,
+              (int)s->head_dim, s->variant & CAUSAL ? ".causal" : "", s->variant & SLEEF ? ".sleef" : "", threads);
+}
+
+static void add_decode(const bench_row *row, const shape *s) {
+    bench_case c = case_of(row, s);
+    c.bytes = (double)(2 * k_floats(s) * sizeof(float));
+    c.working_set = c.bytes * (double)kv_copies(s);
+    bench_add(&c, "decode/%s/%s/B%d.H%d.KV%d.T%d.D%d%s", row->isa, row->dtype, (int)s->batch, (int)s->q_heads,
+              (int)s->kv_heads, (int)s->kv_len, (int)s->head_dim, s->variant & DRAM ? ".DRAM" : "");
+}
+
+void bench_add_attention(const bench_row *row) {
+    for (size_t i = 0; i < sizeof prefill_shapes / sizeof *prefill_shapes; i++) add_prefill(row, &prefill_shapes[i]);
+    for (size_t i = 0; i < sizeof decode_shapes / sizeof *decode_shapes; i++) add_decode(row, &decode_shapes[i]);
+}

@@ -1,0 +1,74 @@
+/* The projections' product, Y = X W^T, through the kernel contract: prepacked weights, one worker. */
+#include "bench.h"
+
+#include "kernel.h"
+
+#include <stdlib.h>
+
+typedef struct shape {
+    int64_t rows, out, in;
+} shape;
+
+static const shape shapes[] = {
+    {512, 768, 768}, {512, 2304, 768}, {77, 768, 768}, {1, 768, 768}, {512, 4096, 4096},
+};
+
+typedef struct product {
+    const mha_kernels *kernels;
+    mha_gemm gemm;
+    int64_t rows;
+    float *packed, *scratch;
+} product;
+
+static const char *setup(const bench_case *self, void **state) {
+    if (!self->row->supported) return bench_cpu_lacks_isa;
+    const shape *s = self->shape;
+    const mha_kernels *kernels = self->row->kernels;
+    product *p = bench_allocate(sizeof *p);
+    p->kernels = kernels;
+    p->rows = s->rows;
+    p->packed = bench_allocate(kernels->weight_floats(s->out, s->in) * sizeof(float));
+    p->scratch = bench_allocate(kernels->gemm_scratch_floats * sizeof(float));
+    const float *random = bench_random((size_t)((s->out + s->rows) * s->in));
+    kernels->pack_weights(random, s->in, s->out, s->in, p->packed);
+    p->gemm = (mha_gemm){.x = random + s->out * s->in,
+                         .x_stride = s->in,
+                         .packed = p->packed,
+                         .y_stride = s->out,
+                         .in = s->in,
+                         .out = s->out};
+    p->gemm.y = bench_allocate((size_t)(s->rows * s->out) * sizeof(float));
+    *state = p;
+    return NULL;
+}
+
+static void run(void *state) {
+    const product *p = state;
+    const int64_t step = MHA_GEMM_ROWS / p->kernels->gemm_row_step * p->kernels->gemm_row_step;
+    for (int64_t row = 0; row < p->rows; row += step) {
+        const int64_t end = row + step < p->rows ? row + step : p->rows;
+        p->kernels->gemm(&p->gemm, row, end, 0, p->gemm.out, p->scratch);
+    }
+}
+
+static void teardown(void *state) {
+    product *p = state;
+    free(p->packed);
+    free(p->scratch);
+    free(p->gemm.y);
+    free(p);
+}
+
+void bench_add_gemm(const bench_row *row) {
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        const shape *s = &shapes[i];
+        const bench_case c = {.row = row,
+                              .shape = s,
+                              .setup = setup,
+                              .run = run,
+                              .teardown = teardown,
+                              .threads = 1,
+                              .flops = 2.0 * (double)(s->rows * s->out * s->in)};
+        bench_add(&c, "gemm/%s/%s/M%d.N%d.K%d", row->isa, row->dtype, (int)s->rows, (int)s->out, (int)s->in);
+    }
+}

@@ -1,0 +1,49 @@
+// Registers the table of bench.h with Google Benchmark, and turns what a case counts into rates.
+#include "bench.h"
+
+#include <benchmark/benchmark.h>
+
+#include <string>
+
+static void count(benchmark::State &state, const bench_case &c, double seconds, double ticks) {
+    const double runs = static_cast<double>(state.iterations());
+    if (c.flops > 0) {
+        const double rate = runs * c.flops / seconds;
+        state.counters["GFLOP/s"] = rate / 1e9;
+        state.counters["%peak"] = 100 * rate / (bench_peak(c.row) * static_cast<double>(c.threads));
+    }
+    if (c.bytes > 0) {
+        const double rate = runs * c.bytes / seconds;
+        state.counters["GB/s"] = rate / 1e9;
+        state.counters["%read"] = 100 * rate / bench_bandwidth(c.row, c.working_set);
+    }
+    if (c.items > 0 && ticks > 0) state.counters[std::string("ticks/") + c.item] = ticks / (runs * c.items);
+}
+
+static void run(benchmark::State &state, const bench_case *c) {
+    void *closure = nullptr;
+    if (const char *why_not = c->setup(c, &closure)) {
+        state.SkipWithError(why_not);
+        return;
+    }
+    c->run(closure); // faults pages in
+    const double start = bench_seconds();
+    const uint64_t start_ticks = bench_ticks();
+    for (auto _ : state) c->run(closure);
+    const double ticks = static_cast<double>(bench_ticks() - start_ticks);
+    const double seconds = bench_seconds() - start;
+    c->teardown(closure);
+    count(state, *c, seconds, ticks);
+}
+
+int main(int argc, char **argv) {
+    benchmark::Initialize(&argc, argv);
+    if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+    for (size_t i = 0; i < bench_case_count(); i++) {
+        const bench_case *c = bench_case_at(i);
+        benchmark::RegisterBenchmark(c->name, run, c)->Unit(benchmark::kMicrosecond);
+    }
+    benchmark::RunSpecifiedBenchmarks();
+    benchmark::Shutdown();
+    return 0;
+}

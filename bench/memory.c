@@ -1,0 +1,59 @@
+/* Memory and time for the cases. */
+#define _POSIX_C_SOURCE 200112L /* posix_memalign, clock_gettime */
+#include "bench.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#if defined(__x86_64__)
+#include <x86intrin.h>
+#endif
+
+static void *allocate_pages(size_t bytes) {
+    void *memory;
+    if (posix_memalign(&memory, 4096, bytes) != 0) {
+        fprintf(stderr, "bench: cannot allocate %zu bytes\n", bytes);
+        exit(1);
+    }
+    return memory;
+}
+
+void *bench_allocate(size_t bytes) {
+    return memset(allocate_pages(bytes), 0, bytes);
+}
+
+/* xorshift64* (Marsaglia, 2003; Vigna, 2016) */
+static uint64_t random_next(uint64_t *state) {
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    return *state * 0x2545f4914f6cdd1dull;
+}
+
+const float *bench_random(size_t n) {
+    static float *numbers;
+    static size_t capacity;
+    if (n > capacity) {
+        free(numbers);
+        numbers = allocate_pages(n * sizeof *numbers);
+        uint64_t state = 1;
+        for (size_t i = 0; i < n; i++) numbers[i] = (float)(int32_t)(random_next(&state) >> 32) * 0x1p-31f;
+        capacity = n;
+    }
+    return numbers;
+}
+
+double bench_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+uint64_t bench_ticks(void) {
+#if defined(__x86_64__)
+    return __rdtsc();
+#else
+    return 0;
+#endif
+}

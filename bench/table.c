@@ -1,0 +1,96 @@
+/* The table of cases: every family for every row of kernels.inc. */
+#include "bench.h"
+
+#include "kernel.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MHA_KERNEL_ROW(isa, dtype, features)                                                                           \
+    float bench_multiply_add_##isa(size_t n, float a, float b);                                                        \
+    extern const double bench_multiply_add_flops_##isa;                                                                \
+    float bench_read_##isa(const float *data, size_t n);
+#include "kernels.inc"
+#undef MHA_KERNEL_ROW
+
+enum {
+#define MHA_KERNEL_ROW(isa, dtype, features) ROW_##dtype##_##isa,
+#include "kernels.inc"
+#undef MHA_KERNEL_ROW
+    ROWS,
+    MOST_CASES = 1024
+};
+
+size_t bench_row_count(void) {
+    return ROWS;
+}
+
+static bool isa_is_supported(const char *name) {
+    mha_isa isas[ROWS];
+    const size_t n = mha_isa_list(isas, ROWS);
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(isas[i].name, name) == 0) return isas[i].supported;
+    return false;
+}
+
+const bench_row *bench_row_at(size_t i) {
+    static bench_row rows[ROWS];
+    if (rows[0].isa == NULL) {
+#define MHA_KERNEL_ROW(isa, dtype, features)                                                                           \
+    rows[ROW_##dtype##_##isa] = (bench_row){#isa,                                                                      \
+                                            #dtype,                                                                    \
+                                            &mha_kernels_##dtype##_##isa,                                              \
+                                            isa_is_supported(#isa),                                                    \
+                                            bench_multiply_add_##isa,                                                  \
+                                            bench_multiply_add_flops_##isa,                                            \
+                                            bench_read_##isa};
+#include "kernels.inc"
+#undef MHA_KERNEL_ROW
+    }
+    return &rows[i];
+}
+
+const char *const bench_cpu_lacks_isa = "skipped: this CPU lacks the instruction set";
+
+const char *bench_context(const bench_row *row, bool sleef, mha_context **context) {
+    if (!row->supported) return bench_cpu_lacks_isa;
+    mha_context_options options;
+    mha_context_options_init(&options, sizeof options);
+    options.isa = row->isa;
+    options.exp = sleef ? MHA_EXP_SLEEF : MHA_EXP_FUSED;
+    return mha_context_create(&options, context, NULL, 0) == MHA_OK ? NULL : "mha_context_create failed";
+}
+
+static struct {
+    bench_case cases[MOST_CASES];
+    size_t n;
+} table;
+
+void bench_add(const bench_case *c, const char *name_format, ...) {
+    if (table.n == MOST_CASES) {
+        fprintf(stderr, "bench: more than %d cases\n", MOST_CASES);
+        exit(1);
+    }
+    bench_case *added = &table.cases[table.n++];
+    *added = *c;
+    va_list arguments;
+    va_start(arguments, name_format);
+    vsnprintf(added->name, sizeof added->name, name_format, arguments);
+    va_end(arguments);
+}
+
+size_t bench_case_count(void) {
+    if (table.n == 0) {
+        void (*const families[])(const bench_row *) = {bench_add_limits, bench_add_exp, bench_add_attention,
+                                                       bench_add_gemm, bench_add_layer};
+        for (size_t f = 0; f < sizeof families / sizeof *families; f++)
+            for (size_t r = 0; r < ROWS; r++) families[f](bench_row_at(r));
+    }
+    return table.n;
+}
+
+const bench_case *bench_case_at(size_t i) {
+    return &table.cases[i];
+}
