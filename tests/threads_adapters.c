@@ -29,7 +29,8 @@ static void count_task(void *closure, size_t worker, size_t index) {
     }
     const int running = atomic_fetch_add(&t->running, 1) + 1;
     int most = atomic_load(&t->most_running);
-    while (running > most && !atomic_compare_exchange_weak(&t->most_running, &most, running)) {}
+    while (running > most && !atomic_compare_exchange_weak(&t->most_running, &most, running)) {
+    }
     if (t->task_microseconds > 0) usleep(t->task_microseconds);
     atomic_fetch_add(&t->runs[index], 1);
     atomic_fetch_sub(&t->running, 1);
@@ -54,8 +55,10 @@ static void check_executor(const mha_executor *executor, size_t n_workers) {
     for (size_t i = 0; i < sizeof n_tasks / sizeof *n_tasks; i++) run_and_check(executor, n_tasks[i], 0);
     /* 40 ms of sleeping each: with threads, the second one surely wakes up within them. */
     const int most = run_and_check(executor, 200, 200);
-    if (n_workers > 1) assert_in_range(most, 2, n_workers);
-    else assert_int_equal(most, 1);
+    if (n_workers > 1)
+        assert_in_range(most, 2, n_workers);
+    else
+        assert_int_equal(most, 1);
 }
 
 static void test_pthreadpool(void **state) {
@@ -111,12 +114,9 @@ static void test_openmp_nested(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pthreadpool),
-        cmocka_unit_test(test_no_pthreadpool),
+        cmocka_unit_test(test_pthreadpool), cmocka_unit_test(test_no_pthreadpool),
 #ifdef _OPENMP
-        cmocka_unit_test(test_openmp),
-        cmocka_unit_test(test_openmp_default),
-        cmocka_unit_test(test_openmp_nested),
+        cmocka_unit_test(test_openmp),      cmocka_unit_test(test_openmp_default), cmocka_unit_test(test_openmp_nested),
 #endif
     };
     return cmocka_run_group_tests_name("threads adapters", tests, NULL, NULL);
