@@ -1,0 +1,48 @@
+#include "bound.h"
+
+#include <math.h>
+
+double bound_roundings(bound_kind kind, double n) {
+    return kind == BOUND_WORST ? n * BOUND_U / (1 - n * BOUND_U) : sqrt(n) * BOUND_U;
+}
+
+double bound_raw(bound_kind kind, int64_t head_dim, double scale, double condition, double magnitude) {
+    return bound_roundings(kind, (double)head_dim + 6) * condition + BOUND_TINY * (1 + fabs(scale) * magnitude);
+}
+
+double bound_bias(double score, double bias) {
+    return score == bias ? 0 : 2 * BOUND_U * (fabs(score) + fabs(bias));
+}
+
+double bound_exponent(bound_kind kind, int64_t keys, double distance) {
+    const double exponentials = 1 + ceil((double)keys / 32);
+    return 2 * BOUND_U * distance + 2.2 * BOUND_U * (kind == BOUND_WORST ? exponentials : sqrt(exponentials));
+}
+
+/* g(n) of the sums over keys */
+static double accumulation(const bound_row *row) {
+    const double keys = (double)row->keys;
+    return bound_roundings(row->kind, fmin(keys, 512) + ceil(keys / 16) + 8);
+}
+
+double bound_out(const bound_row *row, double weighted, double out, double sum_pv, double max_v) {
+    const double flushed = BOUND_TINY * (double)row->keys * (1 + max_v);
+    if (!(row->W <= 0.5)) return 2 * max_v + flushed;
+    const double rest = 1 - row->W;
+    return (weighted + fabs(out) * row->W) / rest +
+           (2 * accumulation(row) + 4 * BOUND_U) * (1 + row->W) / rest * sum_pv + flushed;
+}
+
+double bound_lse(const bound_row *row, double max, double lse) {
+    const double weights = row->W < 1 ? fmin(row->W / (1 - row->W), row->max_x) : row->max_x;
+    return weights + accumulation(row) + 4 * BOUND_U * (1 + fabs(max) + fabs(lse));
+}
+
+double bound_weight(const bound_row *row, double w, double p) {
+    if (!(row->W <= 0.5)) return 1;
+    return (w + p * row->W) / (1 - row->W) + (accumulation(row) + 4 * BOUND_U) * p + BOUND_TINY;
+}
+
+double bound_linear(bound_kind kind, int64_t in, double condition) {
+    return bound_roundings(kind, (double)in + 2) * condition + BOUND_TINY * (double)in;
+}

@@ -1,0 +1,62 @@
+/* How far from the exact result a right f32 implementation may be: the formulas of docs/numerics.md, in one place.
+ *
+ * u = 2^-24.  A sum of n roundings may be off by the factor g(n):
+ *     WORST    g(n) = n u / (1 - n u)     no result may be further off (Higham, 2002, section 3.1)
+ *     TYPICAL  g(n) = sqrt(n) u           roundings have random signs; held by the root mean square over a tensor
+ *
+ * One query row with scores s_j = raw_j + b_j, raw_j = scale * sum_d q_d k_jd, maximum m, weights p_j, over L keys:
+ *
+ *     c_j      = |scale| sum_d |q_d k_jd|
+ *     t_j      = 2^-126 (1 + |scale| sum_d (1 + |q_d| + |k_jd|))            subnormals, which may count as zeros
+ *     draw_j   = g(head_dim + 6) c_j + t_j + what q and k bring along       products, scale, factor folded into Q
+ *     dscore_j = draw_j + 2u (|s_j| + |b_j|), the second term only where b_j did not absorb raw_j (s_j = b_j)
+ *     x_j      = dscore_j + 2u |s_j - m| + 2.2u e(1 + L/32)                 error of the exponent, and of exp itself
+ *     w_j      = p_j (exp(x_j) - 1),  W = sum_j w_j                          error of the weights before division
+ *     n        = min(L, 512) + L/16 + 8                                     additions: within a block, over the blocks
+ *
+ *     |out_d error| <= [sum_j (w_j |v_jd| + p_j dv_jd) + |out_d| W] / (1 - W)
+ *                      + (2 g(n) + 4u) (1 + W)/(1 - W) sum_j p_j |v_jd| + 2^-126 L (1 + max_j |v_jd|)
+ *     |lse error|   <= min(W / (1 - W), max_j x_j) + g(n) + 4u (1 + |m| + |lse|)
+ *     |p_j error|   <= (w_j + p_j W) / (1 - W) + (g(n) + 4u) p_j + 2^-126
+ *
+ * where e(k) counts the exponentials a weight goes through, its own and one per block for rescaling: k WORST, sqrt(k)
+ * TYPICAL, each 1.1 ULP = 2.2u.  When W > 1/2 (scores so large that their rounding decides), out is only bound to lie
+ * among the values: 2 max_j |v_jd|.
+ *
+ * A projection y = sum_k x_k w_k + b:  |y error| <= g(n + 2) (sum_k |x_k w_k| + |b|) + sum_k dx_k |w_k|. */
+#ifndef TESTS_BOUND_H
+#define TESTS_BOUND_H
+
+#include <stdint.h>
+
+typedef enum bound_kind { BOUND_WORST, BOUND_TYPICAL, BOUND_KINDS } bound_kind;
+
+#define BOUND_U    0x1p-24
+#define BOUND_TINY 0x1p-126 /* the least normal float */
+
+/* g(n) */
+double bound_roundings(bound_kind kind, double n);
+
+/* draw_j without what q and k bring along; magnitude = sum_d (1 + |q_d| + |k_jd|) */
+double bound_raw(bound_kind kind, int64_t head_dim, double scale, double condition, double magnitude);
+
+/* dscore_j - draw_j */
+double bound_bias(double score, double bias);
+
+/* x_j - dscore_j */
+double bound_exponent(bound_kind kind, int64_t keys, double distance);
+
+typedef struct bound_row {
+    bound_kind kind;
+    int64_t keys; /* L */
+    double W, max_x;
+} bound_row;
+
+double bound_out(const bound_row *row, double weighted, double out, double sum_pv, double max_v);
+double bound_lse(const bound_row *row, double max, double lse);
+double bound_weight(const bound_row *row, double w, double p);
+
+/* Without what x brings along. */
+double bound_linear(bound_kind kind, int64_t in, double condition);
+
+#endif

@@ -1,0 +1,118 @@
+#include "check.h"
+#include "isas.h"
+#include "test.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ENOUGH_FOR_RMS = 64 };
+
+static bool within(float got, double wanted, double bound) {
+    if (isnan(wanted)) return isnan(got);
+    if (isinf(wanted)) return (double)got == wanted;
+    return fabs((double)got - wanted) <= bound;
+}
+
+void check_values(const char *who, const char *what, const char *operand, const float *got, const naive_array *wanted) {
+    double squares = 0, allowed = 0;
+    int64_t n = 0;
+    for (int64_t i = 0; i < wanted->n; i++) {
+        const double worst = wanted->bound[BOUND_WORST][i], typical = wanted->bound[BOUND_TYPICAL][i];
+        if (!within(got[i], wanted->x[i], worst))
+            fail_msg("%s: %s[%lld] is %.9g, wanted %.12g, off by %.3g of an allowed %.3g; %s", who, operand,
+                     (long long)i, (double)got[i], wanted->x[i], fabs((double)got[i] - wanted->x[i]), worst, what);
+        if (!isfinite(wanted->x[i])) continue;
+        const double error = (double)got[i] - wanted->x[i];
+        squares += error * error;
+        allowed += typical * typical;
+        n++;
+    }
+    if (n >= ENOUGH_FOR_RMS && squares > allowed)
+        fail_msg("%s: %s has a root mean square error of %.3g, allowed are %.3g; %s", who, operand,
+                 sqrt(squares / (double)n), sqrt(allowed / (double)n), what);
+}
+
+/* In a row that a NaN has reached, an excluded key's weight may be 0 or NaN. */
+static void settle_nan_rows(const problem *p, const outputs *got, naive_result *wanted) {
+    if (p->spec.scores != SOFTMAX) return;
+    for (int64_t i = 0; i < got->n_scores; i++)
+        if (isnan(wanted->lse.x[i / p->spec.kv_len]) && isnan(got->scores[i])) wanted->scores.x[i] = NAN;
+}
+
+void check_outputs(const char *who, const problem *p, const outputs *got, const naive_result *wanted) {
+    char what[512];
+    spec_text(&p->spec, what, sizeof what);
+    naive_result settled = *wanted;
+    settle_nan_rows(p, got, &settled);
+    check_values(who, what, "out", got->out, &settled.out);
+    if (got->n_lse > 0) check_values(who, what, "lse", got->lse, &settled.lse);
+    if (got->n_scores > 0) check_values(who, what, "scores", got->scores, &settled.scores);
+}
+
+void check_same_bits(const char *who, const char *what, const char *operand, const float *got, const float *wanted,
+                     int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        if (memcmp(&got[i], &wanted[i], sizeof(float)) != 0 && !(isnan(got[i]) && isnan(wanted[i])))
+            fail_msg("%s: %s[%lld] is %a, wanted the same bits as %a; %s", who, operand, (long long)i, (double)got[i],
+                     (double)wanted[i], what);
+}
+
+void check_same_outputs(const char *who, const problem *p, const outputs *got, const outputs *wanted) {
+    char what[512];
+    spec_text(&p->spec, what, sizeof what);
+    check_same_bits(who, what, "out", got->out, wanted->out, wanted->n_out);
+    check_same_bits(who, what, "lse", got->lse, wanted->lse, wanted->n_lse);
+    check_same_bits(who, what, "scores", got->scores, wanted->scores, wanted->n_scores);
+}
+
+/* The scalar kernels' results in the place of the naive ones, with the same bounds. */
+static void check_against_scalar(const char *who, problem *p, const outputs *got, const naive_result *bounds,
+                                 mha_exp exp) {
+    mha_context *context = isa_context("scalar", exp);
+    outputs scalar = problem_run(p, context, NULL);
+    naive_result wanted = *bounds;
+    wanted.out.x = calloc((size_t)wanted.out.n + 1, sizeof(double));
+    for (int64_t i = 0; i < wanted.out.n; i++) wanted.out.x[i] = scalar.out[i];
+    char beside[128], what[512];
+    spec_text(&p->spec, what, sizeof what);
+    snprintf(beside, sizeof beside, "%s beside scalar", who);
+    check_values(beside, what, "out", got->out, &wanted.out);
+    free(wanted.out.x);
+    outputs_free(&scalar);
+    mha_context_destroy(context);
+}
+
+static void check_exp(const char *isa, problem *sides, const naive_result *wanted, mha_exp exp) {
+    char who[64];
+    outputs got[GUARD_SIDES];
+    mha_context *context = isa_context(isa, exp);
+    for (int side = 0; side < GUARD_SIDES; side++) {
+        snprintf(who, sizeof who, "isa %s exp %s side %d", isa, exp_name(exp), side);
+        got[side] = problem_run(&sides[side], context, NULL);
+        if (side == 0) check_outputs(who, &sides[side], &got[side], wanted);
+        else check_same_outputs(who, &sides[side], &got[side], &got[0]);
+    }
+    if (strcmp(isa, "scalar") != 0) check_against_scalar(who, &sides[0], &got[0], wanted, exp);
+    for (int side = 0; side < GUARD_SIDES; side++) outputs_free(&got[side]);
+    mha_context_destroy(context);
+}
+
+void check_case(const char *isa, const spec *s) {
+    problem sides[GUARD_SIDES];
+    for (int side = 0; side < GUARD_SIDES; side++) problem_make(&sides[side], s, (guard_side)side);
+    naive_result wanted = naive_attention(&sides[0].args);
+    check_exp(isa, sides, &wanted, MHA_EXP_SLEEF);
+    check_exp(isa, sides, &wanted, MHA_EXP_FUSED);
+    naive_result_free(&wanted);
+    for (int side = 0; side < GUARD_SIDES; side++) problem_free(&sides[side]);
+}
+
+void check_cases(const char *isa, const spec *cases, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        const spec *s = &cases[i];
+        const int64_t work = s->batch * s->q_heads * s->q_len * s->kv_len * (s->head_dim + s->v_head_dim);
+        if (!test_quick() || work <= 1000 * 1000) check_case(isa, s);
+    }
+}

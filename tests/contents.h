@@ -1,0 +1,10 @@
+/* What a problem's operands hold.  Elements are drawn in logical order, so that contents do not depend on the layout. */
+#ifndef TESTS_CONTENTS_H
+#define TESTS_CONTENTS_H
+
+#include "problem.h"
+
+/* Fills q, k, v and the mask, whose memory exists, and kv_lens and q_offsets. */
+void contents_fill(problem *p);
+
+#endif

@@ -1,0 +1,74 @@
+#include "isas.h"
+#include "test.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_ISAS = 16, MAX_TESTS = 32 };
+
+typedef struct isa_run {
+    const isa_test *test;
+    mha_isa isa;
+    char name[96];
+} isa_run;
+
+static void run_or_skip(void **state) {
+    const isa_run *run = *state;
+    if (!run->isa.supported) skip();
+    run->test->run(run->isa.name);
+}
+
+static void print_isas(const mha_isa *isas, size_t n, bool supported, const char *title) {
+    printf("%s:", title);
+    bool any = false;
+    for (size_t i = 0; i < n; i++) {
+        if (isas[i].supported != supported) continue;
+        printf(" %s", isas[i].name);
+        any = true;
+    }
+    printf("%s", any ? "" : " none");
+}
+
+int isa_tests_run(const isa_test *tests, size_t n) {
+    static mha_isa isas[MAX_ISAS];
+    static isa_run runs[MAX_ISAS * MAX_TESTS];
+    static struct CMUnitTest units[MAX_ISAS * MAX_TESTS]; /* cmocka ignores the empty rest */
+    const size_t n_isas = mha_isa_list(isas, MAX_ISAS);
+    if (n_isas == 0 || n_isas > MAX_ISAS || n > MAX_TESTS) return 1;
+    for (size_t i = 0; i < n_isas * n; i++) {
+        isa_run *run = &runs[i];
+        run->test = &tests[i % n];
+        run->isa = isas[i / n];
+        snprintf(run->name, sizeof run->name, "%s/%s", run->isa.name, run->test->name);
+        units[i] = (struct CMUnitTest){.name = run->name, .test_func = run_or_skip, .initial_state = run};
+    }
+    const int failed = cmocka_run_group_tests_name("instruction sets", units, NULL, NULL);
+    print_isas(isas, n_isas, true, "# isas exercised");
+    print_isas(isas, n_isas, false, "; skipped");
+    printf("\n");
+    return failed;
+}
+
+mha_context *isa_context(const char *isa, mha_exp exp) {
+    mha_context_options options;
+    mha_context_options_init(&options, sizeof options);
+    options.isa = isa;
+    options.exp = exp;
+    mha_context *context = NULL;
+    char message[256] = "";
+    if (mha_context_create(&options, &context, message, sizeof message) != MHA_OK)
+        fail_msg("no context for isa %s: %s", isa, message);
+    if (strcmp(mha_context_isa(context), isa) != 0)
+        fail_msg("asked for isa %s, got %s", isa, mha_context_isa(context));
+    return context;
+}
+
+const char *exp_name(mha_exp exp) {
+    return exp == MHA_EXP_SLEEF ? "sleef" : exp == MHA_EXP_FUSED ? "fused" : "auto";
+}
+
+bool test_quick(void) {
+    const char *quick = getenv("MHA_TEST_QUICK");
+    return quick != NULL && strcmp(quick, "1") == 0;
+}

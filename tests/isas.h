@@ -1,0 +1,27 @@
+/* Every test on every instruction set: forced, not detected; skipped, not passed, where this machine lacks it. */
+#ifndef TESTS_ISAS_H
+#define TESTS_ISAS_H
+
+#include "mha/mha.h"
+
+typedef struct isa_test {
+    const char *name;
+    void (*run)(const char *isa);
+} isa_test;
+
+#define ISA_TEST(function)                                                                                             \
+    { #function, function }
+
+/* Runs n <= 32 tests on each instruction set of mha_isa_list under cmocka, prints which were exercised, and returns how
+ * many tests failed. */
+int isa_tests_run(const isa_test *tests, size_t n);
+
+/* A context that was made for this instruction set, or the test fails. */
+mha_context *isa_context(const char *isa, mha_exp exp);
+
+const char *exp_name(mha_exp exp);
+
+/* MHA_TEST_QUICK=1: a short list of cases, for emulators and sanitizers. */
+bool test_quick(void);
+
+#endif
