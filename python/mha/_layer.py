@@ -1,0 +1,192 @@
+"""A multi-head attention layer: projections, attention, output projection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mha import _context, _mha, _threads
+from mha._options import options
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mha._options import Integers, Window
+
+    F32 = NDArray[np.float32]
+
+
+class Layer:
+    """Concat(head_1 ... head_h) Wo, with head_i = attention(x Wq_i, kv Wk_i, kv Wv_i).
+
+    Weights are in PyTorch's layout, [out, in], as in ``y = x @ weight.T + bias``; they are packed once for the context's
+    kernels and not needed afterwards. Either `wq`, `wk` and `wv` or `wqkv` must be given.
+
+    Parameters
+    ----------
+    wq : ndarray of float32, shape (q_heads * head_dim, q_dim)
+    wk : ndarray of float32, shape (kv_heads * head_dim, kv_dim)
+    wv : ndarray of float32, shape (kv_heads * v_head_dim, kv_dim)
+    wo : ndarray of float32, shape (out_dim, q_heads * v_head_dim)
+    wqkv : ndarray of float32, shape ((q_heads + kv_heads) * head_dim + kv_heads * v_head_dim, q_dim)
+        The first three stacked in this order, as in PyTorch's ``in_proj_weight``.
+    bq, bk, bv, bo, bqkv : ndarray of float32
+        Biases, as long as the weights have rows. By default none.
+    q_heads : int
+    kv_heads : int
+        By default q_heads. Must divide it.
+    context : Context
+        The kernels to use.
+
+    Attributes
+    ----------
+    q_heads, kv_heads, head_dim, v_head_dim, q_dim, kv_dim, out_dim : int
+        Sizes.
+    packed : ndarray of uint8
+        The packed weights, read-only. `from_packed` takes them back, from a memory-mapped file too. They fit contexts
+        of the same instruction set and the same version of the library only.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit each other.
+    TypeError
+        If a weight is missing, no array, or of a dtype that is not supported.
+
+    Examples
+    --------
+    >>> layer = mha.Layer(wq, wk, wv, wo, q_heads=12)
+    >>> y = layer(x, causal=True)
+    >>> np.save("layer.npy", layer.packed)
+    >>> layer = mha.Layer.from_packed(np.load("layer.npy", mmap_mode="r"))
+    """
+
+    def __init__(
+        self,
+        wq: F32 | None = None,
+        wk: F32 | None = None,
+        wv: F32 | None = None,
+        wo: F32 | None = None,
+        *,
+        wqkv: F32 | None = None,
+        bq: F32 | None = None,
+        bk: F32 | None = None,
+        bv: F32 | None = None,
+        bo: F32 | None = None,
+        bqkv: F32 | None = None,
+        q_heads: int,
+        kv_heads: int | None = None,
+        context: _context.Context | None = None,
+    ) -> None:
+        _require(wo=wo)
+        if wqkv is None:
+            _require(wq=wq, wk=wk, wv=wv)
+            _refuse("wqkv is not", bqkv=bqkv)
+        else:
+            _refuse("wqkv is", wq=wq, wk=wk, wv=wv, bq=bq, bk=bk, bv=bv)
+        handle = _context.resolve(context)
+        kv_heads = q_heads if kv_heads is None else kv_heads
+        packed = _mha.pack(handle, wq, wk, wv, wo, wqkv, bq, bk, bv, bo, bqkv, q_heads, kv_heads)
+        self._adopt(handle, packed)
+
+    @classmethod
+    def from_packed(cls, packed: NDArray[np.uint8] | memoryview, *, context: _context.Context | None = None) -> Layer:
+        """Make a layer of what `packed` was of another one, without a copy.
+
+        Parameters
+        ----------
+        packed : ndarray of uint8, or another buffer of bytes
+            Aligned to 64 bytes, as memory-mapped files of `numpy.save` are. The layer keeps a reference to it; it must
+            not change.
+        context : Context
+            The kernels to use.
+
+        Raises
+        ------
+        ValueError
+            If `packed` is not aligned, damaged, or made for other kernels.
+        """
+        layer = cls.__new__(cls)
+        layer._adopt(_context.resolve(context), packed)
+        return layer
+
+    def _adopt(self, handle: _mha.Context, packed: Any) -> None:
+        self.packed = packed
+        self._layer = _mha.Layer(handle, packed)
+        (
+            self.q_heads,
+            self.kv_heads,
+            self.head_dim,
+            self.v_head_dim,
+            self.q_dim,
+            self.kv_dim,
+            self.out_dim,
+        ) = self._layer.sizes
+
+    def __call__(
+        self,
+        x: F32,
+        kv: F32 | None = None,
+        *,
+        mask: NDArray[np.bool_] | F32 | None = None,
+        causal: bool = False,
+        q_offset: int | Integers | None = None,
+        window: Window | None = None,
+        scale: float | None = None,
+        kv_lens: Integers | None = None,
+        return_weights: bool = False,
+        out: F32 | None = None,
+        threads: int | None = None,
+    ) -> Any:
+        """Compute the layer's output.
+
+        Parameters
+        ----------
+        x : ndarray of float32, shape (batch, q_len, q_dim)
+            Queries are projected from it.
+        kv : ndarray of float32, shape (batch, kv_len, kv_dim)
+            Keys and values are projected from it; by default from `x`: self-attention.
+        mask, causal, q_offset, window, scale, kv_lens, threads
+            As in `attention`.
+        return_weights : bool
+            Also return the attention weights.
+        out : ndarray of float32, shape (batch, q_len, out_dim)
+            Where to write the result; the array that is returned. By default a new one.
+
+        Returns
+        -------
+        out : ndarray of float32, shape (batch, q_len, out_dim)
+        weights : ndarray of float32, shape (batch, q_heads, q_len, kv_len)
+            If `return_weights`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As in `attention`.
+        """
+        return self._layer.forward(
+            x,
+            kv,
+            options(mask, causal, q_offset, window, scale, kv_lens),
+            bool(return_weights),
+            out,
+            _threads.resolve(threads),
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"mha.Layer(q_heads={self.q_heads}, kv_heads={self.kv_heads}, head_dim={self.head_dim}, "
+            f"q_dim={self.q_dim}, kv_dim={self.kv_dim}, out_dim={self.out_dim})"
+        )
+
+
+def _require(**weights: Any) -> None:
+    for name, weight in weights.items():
+        if weight is None:
+            raise TypeError(f"{name} is missing, expected wq, wk and wv, or wqkv; and wo")
+
+
+def _refuse(why: str, **weights: Any) -> None:
+    for name, weight in weights.items():
+        if weight is not None:
+            raise TypeError(f"{name} is given although {why} given")

@@ -1,0 +1,78 @@
+// Arrays of any library that speaks DLPack or the buffer protocol, as operands of libmha.
+#pragma once
+
+#include "mha/mha.h"
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace nb = nanobind;
+
+namespace mha_python {
+
+using Shape = std::vector<int64_t>;
+
+constexpr int64_t ANY = -1; // an extent that is free in an expected shape
+
+// An array and the name its errors call it by.  Holds a reference to the Python object's memory.
+class Array {
+  public:
+    enum Access { READ, WRITE };
+
+    Array() = default;
+    Array(const char *name, nb::handle object, Access access);
+
+    bool given() const { return array_.is_valid(); }
+    void *data() const { return data_; }
+    mha_dtype dtype() const; // raises TypeError if libmha has no such type
+    size_t rank() const { return array_.ndim(); }
+    size_t bytes() const { return array_.nbytes(); }
+    int64_t shape(size_t axis) const { return array_.shape_ptr()[axis]; }
+    int64_t stride(size_t axis) const { return array_.stride_ptr()[axis]; }
+
+    // Raises ValueError unless the shape is the one expected, which `axes` describes.
+    void expect(const Shape &expected, const char *axes) const;
+    void expect_rank(size_t rank, const char *axes) const;
+    void expect_contiguous_rows() const; // the last axis has stride 1
+
+    // A vector of `size` contiguous 64-bit integers.
+    const int64_t *integers(int64_t size) const;
+    // A vector of `size` contiguous floats.
+    const float *floats(int64_t size) const;
+
+  private:
+    const char *name_ = "";
+    nb::ndarray<nb::ro, nb::device::cpu> array_;
+    void *data_ = nullptr;
+};
+
+// Which axes of a four-dimensional array are heads and tokens.
+struct Layout {
+    size_t head, token;
+};
+constexpr Layout BHTD = {1, 2};
+constexpr Layout BTHD = {2, 1};
+
+// [batch, heads, tokens, dim] of an array in another order of axes, or the other way round.
+Shape permute(const Shape &shape, Layout layout);
+
+mha_tensor tensor(const Array &array, Layout layout);
+mha_activation activation(const Array &array);
+mha_row_tensor rows(const Array &array);
+mha_score_tensor scores(const Array &array);
+
+// A mask that broadcasts to `shape` by NumPy's rules, through zero strides.
+mha_score_tensor broadcast_mask(const Array &array, const Shape &shape);
+
+// A new NumPy array of f32, uninitialised.
+nb::object empty(const Shape &shape);
+
+// Raises the Python error for a status that is not MHA_OK.
+[[noreturn]] void raise_status(mha_status status, const char *sentence);
+
+} // namespace mha_python

@@ -1,0 +1,98 @@
+#include "context.h"
+#include "threads.h"
+
+namespace mha_python {
+
+namespace {
+
+// The arrays of a call: they keep the memory that mha_attention_args points to.
+struct Operands {
+    Array q, k, v, out;
+    nb::object out_object;
+    Shape q_shape, scores_shape; // in the order of the C API
+
+    Operands(nb::handle q, nb::handle k, nb::handle v, nb::handle out, Layout layout);
+};
+
+Operands::Operands(nb::handle q_object, nb::handle k_object, nb::handle v_object, nb::handle out_given, Layout layout)
+    : q("q", q_object, Array::READ), k("k", k_object, Array::READ), v("v", v_object, Array::READ) {
+    const bool bhtd = layout.head == BHTD.head;
+    const char *const q_axes = bhtd ? "[batch, q_heads, q_len, head_dim]" : "[batch, q_len, q_heads, head_dim]";
+    const char *const k_axes = bhtd ? "[batch, kv_heads, kv_len, head_dim]" : "[batch, kv_len, kv_heads, head_dim]";
+    const char *const v_axes = bhtd ? "[batch, kv_heads, kv_len, v_head_dim]" : "[batch, kv_len, kv_heads, v_head_dim]";
+    q.expect_rank(4, q_axes);
+    k.expect({q.shape(0), ANY, ANY, q.shape(3)}, k_axes);
+    v.expect({k.shape(0), k.shape(1), k.shape(2), ANY}, v_axes);
+    if (v.shape(3) == 0) throw nb::value_error("v has a last dimension of 0, expected at least 1");
+    const Shape out_shape = {q.shape(0), q.shape(1), q.shape(2), v.shape(3)};
+    out_object = out_given.is_none() ? empty(out_shape) : nb::borrow(out_given);
+    out = Array("out", out_object, Array::WRITE);
+    out.expect(out_shape, bhtd ? "[batch, q_heads, q_len, v_head_dim]" : "[batch, q_len, q_heads, v_head_dim]");
+    q_shape = permute({q.shape(0), q.shape(1), q.shape(2), q.shape(3)}, layout);
+    scores_shape = {q_shape[0], q_shape[1], q_shape[2], k.shape(layout.token)};
+}
+
+void run(const mha_context *context, const mha_attention_args &args, size_t threads) {
+    char sentence[512] = "";
+    mha_status status;
+    {
+        const nb::gil_scoped_release release;
+        const mha_executor workers = executor(threads);
+        size_t bytes = 0;
+        void *memory = nullptr;
+        status = mha_attention_workspace_size(context, &args, workers.n_workers, &bytes);
+        if (status == MHA_OK) {
+            memory = workspace(bytes);
+            status = mha_attention(context, &args, &workers, memory, bytes);
+        }
+        if (status != MHA_OK) mha_attention_check(context, &args, &workers, memory, bytes, sentence, sizeof sentence);
+    }
+    if (status != MHA_OK) raise_status(status, sentence);
+}
+
+nb::object attention(const Context &context, nb::handle q, nb::handle k, nb::handle v, const Options &options,
+                     bool return_lse, bool return_weights, bool bthd, nb::handle out, size_t threads) {
+    const Layout layout = bthd ? BTHD : BHTD;
+    const Operands operands(q, k, v, out, layout);
+    mha_attention_args args;
+    mha_attention_args_init(&args, sizeof args);
+    args.batch = operands.q_shape[0];
+    args.q_heads = operands.q_shape[1];
+    args.q_len = operands.q_shape[2];
+    args.head_dim = operands.q_shape[3];
+    args.kv_heads = operands.k.shape(layout.head);
+    args.kv_len = operands.k.shape(layout.token);
+    args.v_head_dim = operands.v.shape(3);
+    args.q = tensor(operands.q, layout);
+    args.k = tensor(operands.k, layout);
+    args.v = tensor(operands.v, layout);
+    args.out = tensor(operands.out, layout);
+    options.apply(args, operands.scores_shape);
+
+    nb::list result;
+    result.append(operands.out_object);
+    Array lse, weights;
+    if (return_lse) {
+        result.append(empty({args.batch, args.q_heads, args.q_len}));
+        lse = Array("lse", result[nb::len(result) - 1], Array::WRITE);
+        args.lse = rows(lse);
+    }
+    if (return_weights) {
+        result.append(empty(operands.scores_shape));
+        weights = Array("weights", result[nb::len(result) - 1], Array::WRITE);
+        args.scores = scores(weights);
+        args.scores_mode = MHA_SCORES_SOFTMAX;
+    }
+    run(context.handle.get(), args, threads);
+    return nb::len(result) == 1 ? operands.out_object : nb::object(nb::tuple(result));
+}
+
+} // namespace
+
+void bind_attention(nb::module_ &module) {
+    module.def("attention", &attention, nb::arg("context"), nb::arg("q").none(), nb::arg("k").none(),
+               nb::arg("v").none(), nb::arg("options"), nb::arg("return_lse"), nb::arg("return_weights"),
+               nb::arg("bthd"), nb::arg("out").none(), nb::arg("threads"));
+}
+
+} // namespace mha_python
