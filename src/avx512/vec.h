@@ -1,0 +1,102 @@
+/* The vocabulary of src/simd/base.h in AVX-512 F, BW, DQ, VL. */
+#ifndef MHA_AVX512_VEC_H
+#define MHA_AVX512_VEC_H
+
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512DQ__) || !defined(__AVX512VL__)
+#error "build src/avx512 with -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma"
+#endif
+
+#include "simd/base.h"
+
+#include <immintrin.h>
+#include <sleef.h>
+
+#define MHA_ISA avx512
+
+/* FMA tile: 8 x 3 accumulators, 3 of B, 1 broadcast of A: 28 of 32 registers; 11 loads for 24 FMA. */
+enum {
+    V_LANES = 16,
+    PANEL = 8,
+    TILE_VECTORS = 3,
+    BLOCK_KEYS = 128,
+    GEMM_DEPTH = 128,
+    DECODE_VECTORS = 4,
+    DECODE_SCORE_ROWS = 4,
+};
+
+typedef __m512 vf;
+typedef __mmask16 vm;
+
+V_INLINE vf v_zero(void) { return _mm512_setzero_ps(); }
+V_INLINE vf v_set1(float x) { return _mm512_set1_ps(x); }
+V_INLINE vf v_load(const float *p) { return _mm512_loadu_ps(p); }
+V_INLINE void v_store(float *p, vf x) { _mm512_storeu_ps(p, x); }
+V_INLINE vm v_first(int64_t n) { return n >= V_LANES ? (vm)0xffff : (vm)((1u << n) - 1); }
+V_INLINE vf v_load_n(const float *p, int64_t n) { return _mm512_maskz_loadu_ps(v_first(n), p); }
+V_INLINE void v_store_n(float *p, vf x, int64_t n) { _mm512_mask_storeu_ps(p, v_first(n), x); }
+V_INLINE vf v_add(vf a, vf b) { return _mm512_add_ps(a, b); }
+V_INLINE vf v_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
+V_INLINE vf v_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
+V_INLINE vf v_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+/* vmaxps returns its second operand if either is NaN. */
+V_INLINE vf v_max(vf x, vf m) { return _mm512_max_ps(x, m); }
+V_INLINE vf v_at_least(vf x, vf low) { return _mm512_max_ps(low, x); }
+V_INLINE vf v_zero_where_less(vf r, vf x, vf low) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, low, _CMP_NLT_UQ), r);
+}
+V_INLINE vf v_power_of_two(vf t) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(t), 23)); }
+V_INLINE vm v_mask(uint64_t bits) { return (vm)bits; }
+V_INLINE vf v_blend(vm m, vf no, vf yes) { return _mm512_mask_blend_ps(m, no, yes); }
+
+V_INLINE __m256 v_low(vf x) { return _mm512_castps512_ps256(x); }
+V_INLINE __m256 v_high(vf x) { return _mm512_extractf32x8_ps(x, 1); }
+
+V_INLINE void v_sum4(const vf x[4], float *out) {
+    __m256 a = _mm256_add_ps(v_low(x[0]), v_high(x[0])), b = _mm256_add_ps(v_low(x[1]), v_high(x[1]));
+    __m256 c = _mm256_add_ps(v_low(x[2]), v_high(x[2])), d = _mm256_add_ps(v_low(x[3]), v_high(x[3]));
+    const __m256 abcd = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(abcd), _mm256_extractf128_ps(abcd, 1)));
+}
+V_INLINE float v_sum(vf x) { return _mm512_reduce_add_ps(x); }
+
+V_INLINE void v_transpose(vf r[V_LANES]) {
+    vf t[V_LANES];
+    V_UNROLL for (int i = 0; i < 8; i++) { /* pairs of rows */
+        t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+        t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+    }
+    V_UNROLL for (int i = 0; i < 4; i++) { /* fours: r[4 i + c] has column c of each 128-bit part */
+        const __m512d a = _mm512_castps_pd(t[4 * i]), b = _mm512_castps_pd(t[4 * i + 1]);
+        const __m512d c = _mm512_castps_pd(t[4 * i + 2]), d = _mm512_castps_pd(t[4 * i + 3]);
+        r[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+        r[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+        r[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+        r[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+    }
+    V_UNROLL for (int i = 0; i < 4; i++) { /* 128-bit parts: even, odd */
+        t[i] = _mm512_shuffle_f32x4(r[i], r[4 + i], 0x88);
+        t[4 + i] = _mm512_shuffle_f32x4(r[i], r[4 + i], 0xdd);
+        t[8 + i] = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0x88);
+        t[12 + i] = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0xdd);
+    }
+    V_UNROLL for (int i = 0; i < 4; i++) {
+        r[i] = _mm512_shuffle_f32x4(t[i], t[8 + i], 0x88);
+        r[8 + i] = _mm512_shuffle_f32x4(t[i], t[8 + i], 0xdd);
+        r[4 + i] = _mm512_shuffle_f32x4(t[4 + i], t[12 + i], 0x88);
+        r[12 + i] = _mm512_shuffle_f32x4(t[4 + i], t[12 + i], 0xdd);
+    }
+}
+
+V_INLINE void v_store_panels(float *dst, int64_t stride, vf x) {
+    _mm256_storeu_ps(dst, v_low(x));
+    _mm256_storeu_ps(dst + stride, v_high(x));
+}
+
+typedef const float *va;
+V_INLINE va va_load(const float *p) { return p; }
+V_INLINE vf va_fma(va a, int i, vf b, vf c) { return v_fma(v_set1(a[i]), b, c); }
+
+V_INLINE vf v_exp_sleef(vf x) { return Sleef_expf16_u10avx512f(x); }
+V_INLINE vf v_log_sleef(vf x) { return Sleef_logf16_u10avx512f(x); }
+
+#endif

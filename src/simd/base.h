@@ -1,0 +1,46 @@
+/* The vector vocabulary.  An instruction set's vec.h defines, for f32 vectors of V_LANES lanes:
+ *
+ *   constants  V_LANES; TILE_VECTORS and PANEL, the FMA tile is PANEL rows by TILE_VECTORS vectors; BLOCK_KEYS;
+ *              GEMM_DEPTH; DECODE_VECTORS and DECODE_SCORE_ROWS, sizes of the decode kernel's register tiles
+ *   vf, vm     a vector, a mask
+ *   v_zero v_set1 v_load v_store             memory needs the alignment of an element only
+ *   v_load_n v_store_n                       the first n of V_LANES, 0 < n; the rest reads as 0, memory is not touched
+ *   v_add v_sub v_mul
+ *   v_fma(a, b, c)                           a * b + c, one rounding
+ *   v_max(x, m)                              the larger; m if x is NaN
+ *   v_at_least(x, low)                       the larger; NaN if x is NaN
+ *   v_zero_where_less(r, x, low)             r, but 0 where x < low; r where x is NaN
+ *   v_power_of_two(t)                        2^(t - 2^23 * 1.5 - 127) for t whose fraction bits are the biased exponent
+ *   v_mask(bits), v_blend(m, no, yes)        lane i of the mask is bit i
+ *   v_sum(x), v_sum4(x, out)                 horizontal sums: of one vector; of x[0..3] into out[0..3], in one order
+ *   v_transpose(r)                           V_LANES x V_LANES, in place
+ *   v_store_panels(dst, stride, x)           the lanes in groups of PANEL (or all, if PANEL is larger), stride apart
+ *   va, va_load(p), va_fma(a, i, b, c)       PANEL consecutive floats; a[i] * b + c, i a constant after unrolling
+ *   v_exp_sleef v_log_sleef                  SLEEF, the 1.0 ULP ones
+ *
+ * src/simd's templates are written in it and include nothing of an instruction set. */
+#ifndef MHA_SIMD_BASE_H
+#define MHA_SIMD_BASE_H
+
+#include "kernel.h"
+
+#include <float.h>
+#include <string.h>
+
+#define V_INLINE static inline __attribute__((always_inline))
+
+/* An array of vectors stays in registers only if every loop over it is unrolled entirely. */
+#if defined(__clang__)
+#define V_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define V_UNROLL _Pragma("GCC unroll 32")
+#endif
+
+/* Names of the functions that the kernel table exports: mha_<op>_f32_<isa>. */
+#define K_NAME_(op, isa) mha_##op##_f32_##isa
+#define K_NAME(op, isa)  K_NAME_(op, isa)
+#define K(op)            K_NAME(op, MHA_ISA)
+
+static inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+#endif

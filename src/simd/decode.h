@@ -1,0 +1,203 @@
+/* The decode path: up to DECODE_ROWS query rows that share a KV head.  K and V are read once, where they lie; lanes run
+ * along head_dim.  Sizes in floats:
+ *
+ *     q [rows][head_dim, rounded up]    s [rows][BLOCK_KEYS]    o [rows][v_head_dim, rounded up]
+ *
+ * Lane i of a vector of scores holds a key that is i modulo V_LANES, so that a row's sums do not depend on where the range
+ * of its tile begins. */
+#ifndef MHA_SIMD_DECODE_H
+#define MHA_SIMD_DECODE_H
+
+enum { DECODE_ROWS = 4, SCORE_KEYS = 4 /* side by side, as v_sum4 takes them */ };
+
+static int32_t K(decode_lanes)(int32_t rows) { return rows; }
+
+static size_t K(decode_row_floats)(int32_t lanes, int32_t dim) { return (size_t)lanes * (size_t)round_up(dim, V_LANES); }
+
+static size_t K(decode_score_floats)(int32_t lanes) { return (size_t)lanes * BLOCK_KEYS; }
+
+static void K(decode_load)(mha_tile *tile, const float *const rows[], int32_t head_dim, int32_t v_head_dim,
+                           float q_factor) {
+    const int64_t stride = round_up(head_dim, V_LANES);
+    memset(tile->q, 0, K(decode_row_floats)(tile->rows, head_dim) * sizeof(float));
+    for (int32_t r = 0; r < tile->rows; r++)
+        for (int32_t d = 0; d < head_dim; d++) tile->q[r * stride + d] = rows[r][d] * q_factor;
+    memset(tile->o, 0, K(decode_row_floats)(tile->rows, v_head_dim) * sizeof(float));
+}
+
+/* Scores of SCORE_KEYS keys and some rows. */
+V_INLINE void score_keys(const float *const keys[SCORE_KEYS], int32_t head_dim, const float *q, int rows, float *s) {
+    const int64_t stride = round_up(head_dim, V_LANES);
+    vf sum[DECODE_SCORE_ROWS][SCORE_KEYS];
+    V_UNROLL for (int r = 0; r < rows; r++) {
+        V_UNROLL for (int i = 0; i < SCORE_KEYS; i++) sum[r][i] = v_zero();
+    }
+    for (int32_t d = 0; d < head_dim; d += V_LANES) {
+        const int32_t n = head_dim - d;
+        vf key[SCORE_KEYS];
+        V_UNROLL for (int i = 0; i < SCORE_KEYS; i++)
+            key[i] = n >= V_LANES ? v_load(keys[i] + d) : v_load_n(keys[i] + d, n);
+        V_UNROLL for (int r = 0; r < rows; r++) {
+            const vf query = v_load(q + r * stride + d);
+            V_UNROLL for (int i = 0; i < SCORE_KEYS; i++) sum[r][i] = v_fma(query, key[i], sum[r][i]);
+        }
+    }
+    V_UNROLL for (int r = 0; r < rows; r++) v_sum4(sum[r], s + r * BLOCK_KEYS);
+}
+
+/* S = Q K^T for keys [begin, end), from a multiple of SCORE_KEYS on; -inf in the rest of the vectors that hold them. */
+V_INLINE void decode_scores(const mha_kv_block *block, const mha_tile *tile, int rows, float *s) {
+    const int64_t stride = round_up(block->head_dim, V_LANES);
+    for (int32_t key = tile->begin / SCORE_KEYS * SCORE_KEYS; key < tile->end; key += SCORE_KEYS) {
+        const float *keys[SCORE_KEYS]; /* a key beyond the end is the last one again */
+        for (int i = 0; i < SCORE_KEYS; i++)
+            keys[i] = block->k + (key + i < tile->end ? key + i : tile->end - 1) * block->k_stride;
+        V_UNROLL for (int r = 0; r < rows; r += DECODE_SCORE_ROWS)
+            score_keys(keys, block->head_dim, tile->q + r * stride,
+                       rows - r < DECODE_SCORE_ROWS ? rows - r : DECODE_SCORE_ROWS, s + r * BLOCK_KEYS + key);
+    }
+    for (int r = 0; r < rows; r++) {
+        for (int32_t k = tile->begin / V_LANES * V_LANES; k < tile->begin; k++) s[r * BLOCK_KEYS + k] = -INFINITY;
+        for (int32_t k = tile->end; k < round_up(tile->end, V_LANES); k++) s[r * BLOCK_KEYS + k] = -INFINITY;
+    }
+}
+
+static void decode_modify(const mha_softmax *softmax, const mha_tile *tile, float *s) {
+    for (int32_t r = 0; r < tile->rows; r++)
+        for (int32_t k = tile->begin; k < tile->end; k++) {
+            float *at = &s[r * BLOCK_KEYS + k];
+            if (tile->bias != NULL) *at = *at * softmax->bias_scale + tile->bias[r * BLOCK_KEYS + k];
+            if (tile->excluded != NULL && (tile->excluded[k] >> r & 1) != 0) *at = -INFINITY;
+        }
+}
+
+/* P = exp((S - max) scale) for one row; returns what the old sum and output shrink by. */
+V_INLINE float decode_softmax(const mha_softmax *softmax, mha_tile *tile, int r, bool fused, float *s) {
+    const int32_t begin = tile->begin / V_LANES * V_LANES, end = (int32_t)round_up(tile->end, V_LANES);
+    const float old = tile->max[r];
+    float lanes[V_LANES], max = old, alpha;
+    vf max_v = v_set1(-INFINITY), sum = v_zero();
+    for (int32_t k = begin; k < end; k += V_LANES) max_v = v_max(v_load(s + k), max_v);
+    v_store(lanes, max_v);
+    for (int i = 0; i < V_LANES; i++) max = lanes[i] > max ? lanes[i] : max;
+    const vf reference = finite_max(v_set1(max));
+    for (int32_t k = begin; k < end; k += V_LANES) {
+        const vf p = softmax_exp(v_sub(v_load(s + k), reference), softmax, fused);
+        v_store(s + k, p);
+        sum = v_add(sum, p);
+    }
+    v_store(lanes, softmax_exp(v_sub(v_set1(old), reference), softmax, fused));
+    alpha = lanes[0];
+    tile->max[r] = max;
+    tile->sum[r] = tile->sum[r] * alpha + v_sum(sum);
+    return alpha;
+}
+
+/* O = O alpha + P V for `vectors` vectors of V's columns from d on; the last one may be partial, of n lanes. */
+V_INLINE void decode_columns(const mha_kv_block *block, mha_tile *tile, int rows, int32_t d, int vectors, int32_t n,
+                             const float *p, const float alpha[DECODE_ROWS]) {
+    const int64_t stride = round_up(block->v_head_dim, V_LANES);
+    vf c[DECODE_ROWS][DECODE_VECTORS];
+    V_UNROLL for (int r = 0; r < rows; r++) {
+        V_UNROLL for (int v = 0; v < vectors; v++) c[r][v] = v_zero();
+    }
+    for (int32_t k = tile->begin; k < tile->end; k++) {
+        const float *values = block->v + k * block->v_stride + d;
+        vf value[DECODE_VECTORS];
+        V_UNROLL for (int v = 0; v < vectors; v++)
+            value[v] = n == V_LANES ? v_load(values + v * V_LANES) : v_load_n(values + v * V_LANES, n);
+        V_UNROLL for (int r = 0; r < rows; r++) {
+            const vf weight = v_set1(p[r * BLOCK_KEYS + k]);
+            V_UNROLL for (int v = 0; v < vectors; v++) c[r][v] = v_fma(weight, value[v], c[r][v]);
+        }
+    }
+    V_UNROLL for (int r = 0; r < rows; r++) {
+        V_UNROLL for (int v = 0; v < vectors; v++) {
+            float *o = tile->o + r * stride + d + v * V_LANES;
+            v_store(o, v_fma(v_load(o), v_set1(alpha[r]), c[r][v]));
+        }
+    }
+}
+
+V_INLINE void decode_values(const mha_kv_block *block, mha_tile *tile, int rows, const float *p,
+                            const float alpha[DECODE_ROWS]) {
+    int32_t d = 0;
+    for (; d + DECODE_VECTORS * V_LANES <= block->v_head_dim; d += DECODE_VECTORS * V_LANES)
+        decode_columns(block, tile, rows, d, DECODE_VECTORS, V_LANES, p, alpha);
+    for (; d + V_LANES <= block->v_head_dim; d += V_LANES)
+        decode_columns(block, tile, rows, d, 1, V_LANES, p, alpha);
+    if (d < block->v_head_dim) decode_columns(block, tile, rows, d, 1, block->v_head_dim - d, p, alpha);
+}
+
+/* The same for values that are not all finite, some of them excluded: these are skipped, since 0 * NaN is NaN. */
+static void decode_seen_values(const mha_kv_block *block, mha_tile *tile, const float *p,
+                               const float alpha[DECODE_ROWS]) {
+    const int64_t stride = round_up(block->v_head_dim, V_LANES);
+    for (int32_t r = 0; r < tile->rows; r++)
+        for (int32_t d = 0; d < block->v_head_dim; d += V_LANES) {
+            const int32_t n = block->v_head_dim - d;
+            float *o = tile->o + r * stride + d;
+            vf c = v_zero();
+            for (int32_t k = tile->begin; k < tile->end; k++)
+                if ((tile->excluded[k] >> r & 1) == 0)
+                    c = v_fma(v_set1(p[r * BLOCK_KEYS + k]), v_load_n(block->v + k * block->v_stride + d, n), c);
+            v_store(o, v_fma(v_load(o), v_set1(alpha[r]), c));
+        }
+}
+
+static bool values_finite(const mha_kv_block *block, const mha_tile *tile) {
+    vf zero = v_zero();
+    for (int32_t k = tile->begin; k < tile->end; k++)
+        for (int32_t d = 0; d < block->v_head_dim; d += V_LANES)
+            zero = v_fma(v_load_n(block->v + k * block->v_stride + d, block->v_head_dim - d), v_zero(), zero);
+    return v_sum(zero) == 0;
+}
+
+V_INLINE void decode_rows(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tile, int rows, bool fused,
+                          float *s) {
+    float alpha[DECODE_ROWS];
+    decode_scores(block, tile, rows, s);
+    if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, false);
+    if (tile->excluded != NULL || tile->bias != NULL) decode_modify(softmax, tile, s);
+    if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, true);
+    for (int r = 0; r < rows; r++) alpha[r] = decode_softmax(softmax, tile, r, fused, s + r * BLOCK_KEYS);
+    if (tile->excluded != NULL && !values_finite(block, tile)) decode_seen_values(block, tile, s, alpha);
+    else decode_values(block, tile, rows, s, alpha);
+}
+
+V_INLINE void decode_tiles(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n, bool fused,
+                           float *s) {
+    for (mha_tile *tile = tiles; tile < tiles + n; tile++) {
+        if (tile->begin == tile->end) continue;
+        switch (tile->rows) {
+        case 1: decode_rows(softmax, block, tile, 1, fused, s); break;
+        case 2: decode_rows(softmax, block, tile, 2, fused, s); break;
+        case 3: decode_rows(softmax, block, tile, 3, fused, s); break;
+        default: decode_rows(softmax, block, tile, DECODE_ROWS, fused, s); break;
+        }
+    }
+}
+
+static void K(decode_block_sleef)(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n,
+                                  float *s) {
+    decode_tiles(softmax, block, tiles, n, false, s);
+}
+
+static void K(decode_block_fused)(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n,
+                                  float *s) {
+    decode_tiles(softmax, block, tiles, n, true, s);
+}
+
+static void K(decode_finish)(const mha_tile *tile, float *const rows[], int32_t v_head_dim, bool normalise) {
+    const int64_t stride = round_up(v_head_dim, V_LANES);
+    for (int32_t r = 0; r < tile->rows; r++) {
+        const bool empty = normalise && tile->sum[r] == 0;
+        const vf inverse = v_set1(normalise ? 1 / tile->sum[r] : 1);
+        for (int32_t d = 0; d < v_head_dim; d += V_LANES) {
+            const vf o = empty ? v_zero() : v_mul(v_load(tile->o + r * stride + d), inverse);
+            v_store_n(rows[r] + d, o, v_head_dim - d);
+        }
+    }
+}
+
+#endif

@@ -1,0 +1,71 @@
+/* Projections: Y = X W^T + bias by the FMA tile.  Outputs sit in lanes, rows of X are broadcast.
+ *
+ *     for each GEMM_DEPTH of the inputs: pack X [rows][depth] -> panels, in scratch
+ *         for each panel of TILE_LANES outputs (its slice of W then stays in the first-level cache)
+ *             for each panel of PANEL rows: Y (=, then +=) tile
+ *
+ * Partial sums wait in Y.  The order of the additions is the same for every number of rows. */
+#ifndef MHA_SIMD_GEMM_H
+#define MHA_SIMD_GEMM_H
+
+enum { GEMM_SCRATCH_FLOATS = MHA_GEMM_ROWS * GEMM_DEPTH };
+
+typedef struct gemm_tile {
+    const mha_gemm *gemm;
+    const float *x, *w; /* packed; depth terms */
+    int64_t depth, w_stride;
+    int64_t row, out, outs; /* first of the tile; outs valid lanes */
+    bool first;             /* Y holds nothing yet */
+} gemm_tile;
+
+V_INLINE void gemm_store(const gemm_tile *tile, int vectors, int i, const vf c[TILE_VECTORS]) {
+    float *y = tile->gemm->y + (tile->row + i) * tile->gemm->y_stride + tile->out;
+    const float *bias = tile->gemm->bias;
+    V_UNROLL for (int v = 0; v < vectors; v++) {
+        const int64_t n = tile->outs - v * V_LANES;
+        vf base = v_zero();
+        if (!tile->first) base = n >= V_LANES ? v_load(y + v * V_LANES) : v_load_n(y + v * V_LANES, n);
+        else if (bias != NULL) base = v_load_n(bias + tile->out + v * V_LANES, n);
+        const vf sum = v_add(base, c[v]);
+        if (n >= V_LANES) v_store(y + v * V_LANES, sum);
+        else v_store_n(y + v * V_LANES, sum, n);
+    }
+}
+
+V_INLINE void gemm_rows(const gemm_tile *tile, int rows, int vectors, int valid) {
+    vf c[PANEL][TILE_VECTORS];
+    fma_tile(rows, vectors, tile->depth, tile->x, tile->w, tile->w_stride, c);
+    V_UNROLL for (int i = 0; i < rows; i++)
+        if (i < valid) gemm_store(tile, vectors, i, c[i]);
+}
+
+/* Few rows take a shorter tile; a single one is bound by reading W. */
+V_INLINE void gemm_any_rows(const gemm_tile *tile, int vectors, int valid) {
+    if (valid == 1) gemm_rows(tile, 1, vectors, 1);
+    else if (valid == 2) gemm_rows(tile, 2, vectors, 2);
+    else if (valid <= 4 && PANEL > 4) gemm_rows(tile, 4, vectors, valid);
+    else gemm_rows(tile, PANEL, vectors, valid);
+}
+
+static void K(gemm)(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t out0, int64_t out1, float *scratch) {
+    for (int64_t k = 0; k < gemm->in; k += GEMM_DEPTH) {
+        const int64_t depth = gemm->in - k < GEMM_DEPTH ? gemm->in - k : GEMM_DEPTH;
+        pack_row_panels(gemm->x + row0 * gemm->x_stride + k, gemm->x_stride, row1 - row0, depth, scratch);
+        for (int64_t out = out0; out < out1; out += TILE_LANES) {
+            const int64_t lanes = panel_lanes(out, gemm->out);
+            gemm_tile tile = {.gemm = gemm, .w = gemm->packed + out * gemm->in + k * lanes, .depth = depth,
+                              .w_stride = lanes, .out = out, .outs = out1 - out, .first = k == 0};
+            for (tile.row = row0; tile.row < row1; tile.row += PANEL) {
+                const int valid = (int)(row1 - tile.row < PANEL ? row1 - tile.row : PANEL);
+                tile.x = scratch + (tile.row - row0) * depth;
+                switch (lanes / V_LANES) {
+                case 1: gemm_any_rows(&tile, 1, valid); break;
+                case 2: gemm_any_rows(&tile, 2, valid); break;
+                default: gemm_any_rows(&tile, TILE_VECTORS, valid); break;
+                }
+            }
+        }
+    }
+}
+
+#endif

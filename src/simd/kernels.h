@@ -1,0 +1,52 @@
+/* Instantiates the templates for the vocabulary that was included before, and exports the row of kernels.inc. */
+#include "exp.h"
+#include "fma_tile.h"
+#include "pack.h"
+#include "tile.h"
+#include "decode.h"
+#include "rows.h"
+#include "gemm.h"
+
+#define TEXT_(x) #x
+#define TEXT(x)  TEXT_(x)
+
+const mha_kernels K(kernels) = {
+    .isa = TEXT(MHA_ISA),
+    .block_keys = BLOCK_KEYS,
+    .tile = {.max_rows = TILE_LANES,
+             .packs = true,
+             .score_key_stride = 0,
+             .score_row_stride = 1,
+             .lanes = K(tile_lanes),
+             .q_floats = K(tile_q_floats),
+             .o_floats = K(tile_o_floats),
+             .score_floats = K(tile_score_floats),
+             .load = K(tile_load),
+             .block = {K(tile_block_sleef), K(tile_block_fused)},
+             .finish = K(tile_finish)},
+    .decode = {.max_rows = DECODE_ROWS,
+               .packs = false,
+               .score_key_stride = 1,
+               .score_row_stride = BLOCK_KEYS,
+               .lanes = K(decode_lanes),
+               .q_floats = K(decode_row_floats),
+               .o_floats = K(decode_row_floats),
+               .score_floats = K(decode_score_floats),
+               .load = K(decode_load),
+               .block = {K(decode_block_sleef), K(decode_block_fused)},
+               .finish = K(decode_finish)},
+    .packed_k_floats = K(packed_k_floats),
+    .packed_v_floats = K(packed_v_floats),
+    .pack_keys = K(pack_keys),
+    .pack_values = K(pack_values),
+    .merge = K(merge),
+    .lse = K(lse),
+    .softmax_row = {K(softmax_row_sleef), K(softmax_row_fused)},
+    .exp = {K(exp_sleef), K(exp_fused)},
+    .gemm_panel = TILE_LANES,
+    .gemm_row_step = PANEL,
+    .weight_floats = K(weight_floats),
+    .pack_weights = K(pack_weights),
+    .gemm_scratch_floats = GEMM_SCRATCH_FLOATS,
+    .gemm = K(gemm),
+};

@@ -1,0 +1,69 @@
+/* What is done to whole rows, outside of tiles: merging splits, log-sum-exp, attention weights. */
+#ifndef MHA_SIMD_ROWS_H
+#define MHA_SIMD_ROWS_H
+
+static void K(merge)(const mha_softmax *softmax, float *partials, size_t n, size_t stride, float *out,
+                     int32_t v_head_dim) {
+    float weight[MHA_MAX_SPLITS], max = -INFINITY, sum = 0;
+    for (size_t i = 0; i < n; i++) max = partials[i * stride] > max ? partials[i * stride] : max;
+    const vf reference = finite_max(v_set1(max));
+    for (size_t i = 0; i < n; i += V_LANES) {
+        float x[V_LANES];
+        for (size_t j = 0; j < V_LANES; j++) x[j] = i + j < n ? partials[(i + j) * stride] : -INFINITY;
+        v_store(weight + i, v_exp_u11(v_sub(v_load(x), reference), softmax));
+    }
+    for (size_t i = 0; i < n; i++) sum += weight[i] * partials[i * stride + 1];
+    const vf inverse = v_set1(1 / sum);
+    for (int32_t d = 0; d < v_head_dim; d += V_LANES) {
+        const int32_t left = v_head_dim - d;
+        vf o = v_zero();
+        for (size_t i = 0; i < n; i++)
+            o = v_fma(v_set1(weight[i]), v_load_n(partials + i * stride + 2 + d, left), o);
+        v_store_n(out + d, sum == 0 ? v_zero() : v_mul(o, inverse), left);
+    }
+    partials[0] = max;
+    partials[1] = sum;
+}
+
+static void K(lse)(const float *max, const float *sum, float *lse, size_t n, float scale) {
+    for (size_t i = 0; i < n; i += V_LANES) {
+        const int64_t left = (int64_t)(n - i);
+        const vf log_sum = v_log_sleef(v_load_n(sum + i, left));
+        v_store_n(lse + i, v_fma(v_load_n(max + i, left), v_set1(scale), log_sum), left);
+    }
+}
+
+V_INLINE void softmax_row(const mha_softmax *softmax, float *s, size_t n, float max, float sum, bool fused) {
+    const vf reference = finite_max(v_set1(max)), inverse = v_set1(1 / sum);
+    for (size_t i = 0; i < n; i += V_LANES) {
+        const int64_t left = (int64_t)(n - i);
+        const vf p = softmax_exp(v_sub(v_load_n(s + i, left), reference), softmax, fused);
+        v_store_n(s + i, sum == 0 ? v_zero() : v_mul(p, inverse), left);
+    }
+}
+
+static void K(softmax_row_sleef)(const mha_softmax *softmax, float *s, size_t n, float max, float sum) {
+    softmax_row(softmax, s, n, max, sum, false);
+}
+
+static void K(softmax_row_fused)(const mha_softmax *softmax, float *s, size_t n, float max, float sum) {
+    softmax_row(softmax, s, n, max, sum, true);
+}
+
+/* For tests and benches: exp itself, scale 1. */
+V_INLINE void exp_array(const float *x, float *y, size_t n, bool fused) {
+    static const mha_softmax one = {.scale = 1,
+                                    .exp_hi = 0x1.715476p+0f,    /* log2(e), rounded */
+                                    .exp_lo = 0x1.4ae0c0p-26f,   /* the rest */
+                                    .exp_floor = -0x1.5d589ep+6f /* ln 2^-126 */};
+    for (size_t i = 0; i < n; i += V_LANES) {
+        const int64_t left = (int64_t)(n - i);
+        v_store_n(y + i, softmax_exp(v_load_n(x + i, left), &one, fused), left);
+    }
+}
+
+static void K(exp_sleef)(const float *x, float *y, size_t n) { exp_array(x, y, n, false); }
+
+static void K(exp_fused)(const float *x, float *y, size_t n) { exp_array(x, y, n, true); }
+
+#endif

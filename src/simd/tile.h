@@ -1,0 +1,208 @@
+/* The tile path: one packed block of keys and values against tiles of queries, which sit in lanes.  Sizes in floats:
+ *
+ *     q [head_dim][lanes]    s [BLOCK_KEYS][lanes]    o [v_head_dim][lanes]       lanes: 1 to TILE_VECTORS vectors */
+#ifndef MHA_SIMD_TILE_H
+#define MHA_SIMD_TILE_H
+
+static int32_t K(tile_lanes)(int32_t rows) { return (int32_t)round_up(rows, V_LANES); }
+
+static size_t K(tile_q_floats)(int32_t lanes, int32_t head_dim) { return (size_t)lanes * (size_t)head_dim; }
+
+static size_t K(tile_o_floats)(int32_t lanes, int32_t v_head_dim) {
+    return (size_t)lanes * (size_t)round_up(v_head_dim, STEP);
+}
+
+static size_t K(tile_score_floats)(int32_t lanes) { return (size_t)lanes * BLOCK_KEYS; }
+
+static void K(tile_load)(mha_tile *tile, const float *const rows[], int32_t head_dim, int32_t v_head_dim,
+                         float q_factor) {
+    for (int32_t lane = 0; lane < tile->lanes; lane += V_LANES) {
+        const float *group[V_LANES];
+        for (int i = 0; i < V_LANES; i++) group[i] = lane + i < tile->rows ? rows[lane + i] : NULL;
+        pack_transposed(group, head_dim, tile->q + lane, tile->lanes, false, 0, v_set1(q_factor));
+    }
+    memset(tile->o, 0, K(tile_o_floats)(tile->lanes, v_head_dim) * sizeof(float));
+}
+
+/* S = K Q^T for the panels that hold [begin, end), and the largest score of each row in it. */
+V_INLINE void multiply_keys(const mha_kv_block *block, const mha_tile *tile, int vectors, float *s,
+                            vf max[TILE_VECTORS]) {
+    const int lanes = vectors * V_LANES;
+    V_UNROLL for (int v = 0; v < vectors; v++) max[v] = v_set1(-INFINITY);
+    for (int32_t key = tile->begin / PANEL * PANEL; key < tile->end; key += PANEL) {
+        vf c[PANEL][TILE_VECTORS];
+        fma_tile(PANEL, vectors, block->head_dim, block->packed_k + (int64_t)key * block->head_dim, tile->q, lanes, c);
+        V_UNROLL for (int i = 0; i < PANEL; i++) {
+            V_UNROLL for (int v = 0; v < vectors; v++) v_store(s + (key + i) * lanes + v * V_LANES, c[i][v]);
+            if (key + i < tile->begin || key + i >= tile->end) continue;
+            V_UNROLL for (int v = 0; v < vectors; v++) max[v] = v_max(c[i][v], max[v]);
+        }
+    }
+}
+
+/* Bias and exclusion, and the largest score anew. */
+V_INLINE void modify_scores(const mha_softmax *softmax, const mha_tile *tile, int vectors, float *s,
+                            vf max[TILE_VECTORS]) {
+    const int lanes = vectors * V_LANES;
+    const vf bias_scale = v_set1(softmax->bias_scale), lowest = v_set1(-INFINITY);
+    V_UNROLL for (int v = 0; v < vectors; v++) max[v] = lowest;
+    for (int32_t k = tile->begin; k < tile->end; k++) {
+        const uint64_t excluded = tile->excluded != NULL ? tile->excluded[k] : 0;
+        V_UNROLL for (int v = 0; v < vectors; v++) {
+            float *at = s + k * lanes + v * V_LANES;
+            vf x = v_load(at);
+            if (tile->bias != NULL) x = v_fma(x, bias_scale, v_load(tile->bias + (at - s)));
+            x = v_blend(v_mask(excluded >> (v * V_LANES)), x, lowest);
+            v_store(at, x);
+            max[v] = v_max(x, max[v]);
+        }
+    }
+}
+
+/* P = exp((S - max) scale) in the place of S; updates max and sum; alpha is what the old sum and output shrink by. */
+V_INLINE void online_softmax(const mha_softmax *softmax, mha_tile *tile, int vectors, bool fused, float *s,
+                             const vf block_max[TILE_VECTORS], vf alpha[TILE_VECTORS]) {
+    const int lanes = vectors * V_LANES;
+    vf reference[TILE_VECTORS], sum[TILE_VECTORS];
+    V_UNROLL for (int v = 0; v < vectors; v++) {
+        const vf old = v_load(tile->max + v * V_LANES), max = v_max(block_max[v], old);
+        reference[v] = finite_max(max);
+        v_store(tile->max + v * V_LANES, max);
+        alpha[v] = softmax_exp(v_sub(old, reference[v]), softmax, fused);
+        sum[v] = v_zero();
+    }
+    for (int32_t k = tile->begin; k < tile->end; k++) {
+        V_UNROLL for (int v = 0; v < vectors; v++) {
+            float *at = s + k * lanes + v * V_LANES;
+            const vf p = softmax_exp(v_sub(v_load(at), reference[v]), softmax, fused);
+            v_store(at, p);
+            sum[v] = v_add(sum[v], p);
+        }
+    }
+    V_UNROLL for (int v = 0; v < vectors; v++) {
+        float *at = tile->sum + v * V_LANES;
+        v_store(at, v_fma(v_load(at), alpha[v], sum[v]));
+    }
+}
+
+/* O = O alpha + V^T P.  The block's products are summed apart: rounding then grows with the roots of the block and of the
+ * number of blocks, not of the length. */
+V_INLINE void accumulate_values(const mha_kv_block *block, mha_tile *tile, int vectors, const float *p,
+                                const vf alpha[TILE_VECTORS]) {
+    const int lanes = vectors * V_LANES;
+    for (int32_t d = 0; d < block->v_head_dim; d += PANEL) {
+        vf c[PANEL][TILE_VECTORS];
+        fma_tile(PANEL, vectors, tile->end - tile->begin,
+                 block->packed_v + ((int64_t)d * BLOCK_KEYS + (int64_t)tile->begin * PANEL), p + tile->begin * lanes,
+                 lanes, c);
+        V_UNROLL for (int i = 0; i < PANEL; i++) {
+            V_UNROLL for (int v = 0; v < vectors; v++) {
+                float *o = tile->o + (d + i) * lanes + v * V_LANES;
+                v_store(o, v_fma(v_load(o), alpha[v], c[i][v]));
+            }
+        }
+    }
+}
+
+/* The same for values that are not all finite, some of them excluded: these are skipped, since 0 * NaN is NaN. */
+V_INLINE void accumulate_seen_values(const mha_kv_block *block, mha_tile *tile, int vectors, const float *p,
+                                     const vf alpha[TILE_VECTORS]) {
+    const int lanes = vectors * V_LANES;
+    for (int32_t d = 0; d < block->v_head_dim; d++) {
+        const float *values = block->packed_v + (int64_t)(d / PANEL) * BLOCK_KEYS * PANEL + d % PANEL;
+        V_UNROLL for (int v = 0; v < vectors; v++) {
+            vf c = v_zero();
+            for (int32_t k = tile->begin; k < tile->end; k++) {
+                const vf with = v_fma(v_set1(values[k * PANEL]), v_load(p + k * lanes + v * V_LANES), c);
+                c = v_blend(v_mask(tile->excluded[k] >> (v * V_LANES)), with, c);
+            }
+            float *o = tile->o + d * lanes + v * V_LANES;
+            v_store(o, v_fma(v_load(o), alpha[v], c));
+        }
+    }
+}
+
+/* Whether a block's values are all finite: 0 x is NaN for the others. */
+static bool packed_values_finite(const mha_kv_block *block) {
+    const int64_t n = (int64_t)block->keys * PANEL;
+    vf zero = v_zero();
+    for (int32_t d = 0; d < block->v_head_dim; d += PANEL) {
+        const float *panel = block->packed_v + (int64_t)d * BLOCK_KEYS;
+        for (int64_t i = 0; i < n; i += V_LANES)
+            zero = v_fma(n - i < V_LANES ? v_load_n(panel + i, n - i) : v_load(panel + i), v_zero(), zero);
+    }
+    return v_sum(zero) == 0;
+}
+
+/* What is known of a block while its tiles go by. */
+typedef enum values_state { VALUES_UNKNOWN, VALUES_FINITE, VALUES_NOT_FINITE } values_state;
+
+/* Only tiles that exclude something ask. */
+V_INLINE bool must_skip_values(const mha_kv_block *block, const mha_tile *tile, values_state *values) {
+    if (tile->excluded == NULL) return false;
+    if (*values == VALUES_UNKNOWN) *values = packed_values_finite(block) ? VALUES_FINITE : VALUES_NOT_FINITE;
+    return *values == VALUES_NOT_FINITE;
+}
+
+V_INLINE void update_tile(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tile, int vectors,
+                          bool fused, values_state *values, float *s) {
+    vf max[TILE_VECTORS], alpha[TILE_VECTORS];
+    multiply_keys(block, tile, vectors, s, max);
+    if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, false);
+    if (tile->excluded != NULL || tile->bias != NULL) modify_scores(softmax, tile, vectors, s, max);
+    if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, true);
+    online_softmax(softmax, tile, vectors, fused, s, max, alpha);
+    if (must_skip_values(block, tile, values)) accumulate_seen_values(block, tile, vectors, s, alpha);
+    else accumulate_values(block, tile, vectors, s, alpha);
+}
+
+V_INLINE void update_tiles(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n,
+                           bool fused, float *s) {
+    values_state values = VALUES_UNKNOWN;
+    for (mha_tile *tile = tiles; tile < tiles + n; tile++) {
+        if (tile->begin == tile->end) continue;
+        switch (tile->lanes / V_LANES) {
+        case 1: update_tile(softmax, block, tile, 1, fused, &values, s); break;
+        case 2: update_tile(softmax, block, tile, 2, fused, &values, s); break;
+        default: update_tile(softmax, block, tile, TILE_VECTORS, fused, &values, s); break;
+        }
+    }
+}
+
+static void K(tile_block_sleef)(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n,
+                                float *s) {
+    update_tiles(softmax, block, tiles, n, false, s);
+}
+
+static void K(tile_block_fused)(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n,
+                                float *s) {
+    update_tiles(softmax, block, tiles, n, true, s);
+}
+
+/* O^T / sum, transposed back. */
+static void K(tile_finish)(const mha_tile *tile, float *const rows[], int32_t v_head_dim, bool normalise) {
+    for (int32_t lane = 0; lane < tile->rows; lane += V_LANES) {
+        float sums[V_LANES], inverses[V_LANES];
+        v_store(sums, v_load(tile->sum + lane));
+        for (int i = 0; i < V_LANES; i++) inverses[i] = normalise ? 1 / sums[i] : 1;
+        const vf inverse = v_load(inverses);
+        /* Rows without a key have a sum of 0 and become 0; all others at least 1, the largest weight. */
+        const vf sum = normalise ? v_load(sums) : v_set1(1);
+        for (int32_t d = 0; d < v_head_dim; d += V_LANES) {
+            const int32_t n = v_head_dim - d < V_LANES ? v_head_dim - d : V_LANES;
+            vf o[V_LANES];
+            V_UNROLL for (int i = 0; i < V_LANES; i++) {
+                o[i] = v_mul(v_load(tile->o + (d + i) * tile->lanes + lane), inverse);
+                o[i] = v_zero_where_less(o[i], sum, v_set1(FLT_MIN));
+            }
+            v_transpose(o);
+            V_UNROLL for (int i = 0; i < V_LANES; i++) {
+                if (lane + i >= tile->rows) continue;
+                if (n == V_LANES) v_store(rows[lane + i] + d, o[i]);
+                else v_store_n(rows[lane + i] + d, o[i], n);
+            }
+        }
+    }
+}
+
+#endif
