@@ -77,6 +77,15 @@ static void fill_padding(problem *p) {
             }
 }
 
+/* Scores of -inf for the first n keys, whatever the mask says. */
+static void fill_minus_inf(problem *p, int64_t n) {
+    const spec *s = &p->spec;
+    const int64_t group = s->q_heads / s->kv_heads;
+    for (int64_t h = s->q_heads - group; h < s->q_heads; h++)
+        for (int64_t i = 0; i < s->q_len; i++) *element(&p->args.q, s->batch - 1, h, i) = 1;
+    for (int64_t j = 0; j < n; j++) *element(&p->args.k, s->batch - 1, s->kv_heads - 1, j) = -INFINITY;
+}
+
 static void fill_poison(problem *p, rng *r) {
     const spec *s = &p->spec;
     const int64_t j = rng_between(r, 0, s->kv_len - 1), v_dim = s->v_head_dim != 0 ? s->v_head_dim : s->head_dim;
@@ -89,6 +98,8 @@ static void fill_poison(problem *p, rng *r) {
     case NAN_V: *v = NAN; break;
     case INF_V: *v = -INFINITY; break;
     case NAN_Q: *q = NAN; break;
+    case ALL_MINUS_INF: fill_minus_inf(p, s->kv_len); break;
+    case FIRST_MINUS_INF: fill_minus_inf(p, j); break;
     case NO_POISON: break;
     }
 }

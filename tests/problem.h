@@ -38,7 +38,17 @@ typedef enum mask_kind {
 
 enum { SAME_B = 1, SAME_H = 2, SAME_Q = 4, SAME_K = 8 }; /* zero strides of a mask */
 
-typedef enum poison { NO_POISON, NAN_K, INF_K, NAN_V, INF_V, NAN_Q } poison;
+/* All in the last head of the last batch item. */
+typedef enum poison {
+    NO_POISON,
+    NAN_K, /* one element of a random key, value or query */
+    INF_K,
+    NAN_V,
+    INF_V,
+    NAN_Q,
+    ALL_MINUS_INF,  /* keys whose scores are -inf: all, */
+    FIRST_MINUS_INF /* or those before a random key */
+} poison;
 
 typedef enum scores_kind { NO_SCORES, RAW, SOFTCAPPED, BIASED, SOFTMAX } scores_kind;
 
@@ -55,7 +65,7 @@ typedef struct spec {
     bool lens;                        /* kv_lens: short, 0, full, ...; what lies beyond is NaN */
     mask_kind mask;
     unsigned same;                    /* SAME_* bits */
-    poison poison;                    /* of one random key (or query) of the last head and batch item */
+    poison poison;
     bool lse;
     scores_kind scores;
     uint64_t seed;
