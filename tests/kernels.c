@@ -1,0 +1,16 @@
+#include "kernels.h"
+#include "test.h"
+
+#include <string.h>
+
+const mha_kernels *kernels_of(const char *isa) {
+    static const mha_kernels *const rows[] = {
+#define MHA_KERNEL_ROW(isa, dtype, features) &mha_kernels_##dtype##_##isa,
+#include "kernels.inc"
+#undef MHA_KERNEL_ROW
+    };
+    for (size_t i = 0; i < COUNT(rows); i++)
+        if (strcmp(rows[i]->isa, isa) == 0) return rows[i];
+    fail_msg("kernels.inc has no row for isa %s", isa);
+    return NULL;
+}

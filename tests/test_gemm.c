@@ -1,0 +1,157 @@
+/* Y = X W^T + b of kernel.h: every tail, strides with gaps, guard pages; and bits that depend on no other row. */
+#include "bound.h"
+#include "check.h"
+#include "isas.h"
+#include "kernels.h"
+#include "rng.h"
+#include "test.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+typedef struct gemm_case {
+    int64_t rows, out, in;
+    bool bias;
+    int64_t gap; /* beyond each row of x, w and y */
+    guard_side side;
+} gemm_case;
+
+typedef struct product {
+    gemm_case c;
+    guard x, w, bias, y, packed, scratch;
+    naive_array wanted;
+} product;
+
+/* Memory that the driver hands to kernels is aligned; what is no multiple of the alignment cannot end at the page. */
+static guard aligned(size_t bytes, guard_side side) {
+    return guard_make(bytes, bytes % MHA_ALIGN == 0 ? side : GUARD_START, 0);
+}
+
+static guard matrix(int64_t rows, int64_t cols, int64_t gap, guard_side side, rng *r) {
+    guard g = guard_make((size_t)((rows - 1) * (cols + gap) + cols) * sizeof(float), side, 0);
+    float *x = (float *)(void *)g.data;
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t k = 0; k < cols; k++) x[i * (cols + gap) + k] = rng_normal(r);
+    guard_remember(&g);
+    return g;
+}
+
+static void multiply(product *p) {
+    const gemm_case *c = &p->c;
+    const float *x = (float *)(void *)p->x.data, *w = (float *)(void *)p->w.data, *b = (float *)(void *)p->bias.data;
+    p->wanted = naive_array_make(c->rows * c->out, true);
+    for (int64_t i = 0; i < c->rows; i++)
+        for (int64_t o = 0; o < c->out; o++) {
+            double sum = c->bias ? b[o] : 0, condition = fabs(sum);
+            for (int64_t k = 0; k < c->in; k++) {
+                const double term = (double)x[i * (c->in + c->gap) + k] * w[o * (c->in + c->gap) + k];
+                sum += term;
+                condition += fabs(term);
+            }
+            p->wanted.x[i * c->out + o] = sum;
+            for (int kind = 0; kind < BOUND_KINDS; kind++)
+                p->wanted.bound[kind][i * c->out + o] = bound_linear(kind, c->in, condition);
+        }
+}
+
+static product product_make(const mha_kernels *kernels, gemm_case c) {
+    product p = {.c = c};
+    rng r = {(uint64_t)(c.rows * 1000003 + c.out * 1009 + c.in)};
+    p.x = matrix(c.rows, c.in, c.gap, c.side, &r);
+    p.w = matrix(c.out, c.in, c.gap, c.side, &r);
+    p.bias = matrix(1, c.out, 0, c.side, &r);
+    p.y = guard_make((size_t)((c.rows - 1) * (c.out + c.gap) + c.out) * sizeof(float), c.side, 0);
+    p.packed = aligned(kernels->weight_floats(c.out, c.in) * sizeof(float), c.side);
+    p.scratch = aligned(kernels->gemm_scratch_floats * sizeof(float), c.side);
+    guard_remember(&p.y);
+    multiply(&p);
+    return p;
+}
+
+static void product_free(product *p) {
+    guard *guards[] = {&p->x, &p->w, &p->bias, &p->y, &p->packed, &p->scratch};
+    for (size_t i = 0; i < COUNT(guards); i++) guard_free(guards[i]);
+    naive_array_free(&p->wanted);
+}
+
+/* Runs rows [row0, row1) by all outputs, `panels` panels at a time. */
+static void run(const mha_kernels *kernels, product *p, int64_t row0, int64_t row1, int64_t panels) {
+    const gemm_case *c = &p->c;
+    const int64_t step = panels * kernels->gemm_panel;
+    const mha_gemm gemm = {.x = (float *)(void *)p->x.data, .x_stride = c->in + c->gap,
+                           .packed = (float *)(void *)p->packed.data,
+                           .bias = c->bias ? (float *)(void *)p->bias.data : NULL, .y = (float *)(void *)p->y.data,
+                           .y_stride = c->out + c->gap, .in = c->in, .out = c->out};
+    for (int64_t out = 0; out < c->out; out += step)
+        kernels->gemm(&gemm, row0, row1, out, out + step < c->out ? out + step : c->out,
+                      (float *)(void *)p->scratch.data);
+}
+
+static float *take(product *p) {
+    const gemm_case *c = &p->c;
+    float *dense = malloc((size_t)(c->rows * c->out) * sizeof(float)), *y = (float *)(void *)p->y.data;
+    for (int64_t i = 0; i < c->rows; i++)
+        for (int64_t o = 0; o < c->out; o++) {
+            float *element = &y[i * (c->out + c->gap) + o];
+            dense[i * c->out + o] = *element;
+            guard_forgive(&p->y, element, sizeof *element);
+        }
+    return dense;
+}
+
+static void describe(const gemm_case *c, char text[128]) {
+    snprintf(text, 128, "rows %d out %d in %d bias %d gap %d side %d", (int)c->rows, (int)c->out, (int)c->in, c->bias,
+             (int)c->gap, c->side);
+}
+
+static void check_product(const char *isa, gemm_case c) {
+    const mha_kernels *kernels = kernels_of(isa);
+    char what[128];
+    ptrdiff_t offset;
+    describe(&c, what);
+    product p = product_make(kernels, c);
+    kernels->pack_weights((float *)(void *)p.w.data, c.in + c.gap, c.out, c.in, (float *)(void *)p.packed.data);
+    run(kernels, &p, 0, c.rows, 1000);
+    float *whole = take(&p);
+    check_values(isa, what, "y", whole, &p.wanted);
+    if (guard_changed(&p.y, &offset)) fail_msg("isa %s: wrote beside y at byte %td; %s", isa, offset, what);
+
+    /* Row by row and panel by panel: the same bits. */
+    for (int64_t row = 0; row < c.rows; row++) run(kernels, &p, row, row + 1, 1);
+    float *pieces = take(&p);
+    check_same_bits(isa, what, "y in pieces", pieces, whole, c.rows * c.out);
+    for (int64_t row = 0; row < c.rows; row += 7) run(kernels, &p, row, row + 7 < c.rows ? row + 7 : c.rows, 2);
+    float *sevens = take(&p);
+    check_same_bits(isa, what, "y by sevens", sevens, whole, c.rows * c.out);
+    free(whole);
+    free(pieces);
+    free(sevens);
+    product_free(&p);
+}
+
+static void rows(const char *isa) {
+    for (int64_t n = 1; n <= MHA_GEMM_ROWS; n += test_quick() ? 5 : 1)
+        for (int side = 0; side < GUARD_SIDES; side++)
+            check_product(isa, (gemm_case){n, 50, 21, n % 2 == 0, n % 3, (guard_side)side});
+}
+
+static void outputs_(const char *isa) {
+    for (int64_t n = 1; n <= 130; n += test_quick() ? 7 : 1)
+        for (int side = 0; side < GUARD_SIDES; side++)
+            check_product(isa, (gemm_case){n % 11 + 1, n, 18, n % 2 == 1, n % 4, (guard_side)side});
+}
+
+static void inputs(const char *isa) {
+    static const int16_t more[] = {63, 64, 65, 127, 128, 129, 255, 256, 257, 384, 513, 768, 1025};
+    for (int64_t i = 0; i < 40 + (int64_t)COUNT(more); i++) {
+        const int64_t in = i < 40 ? i + 1 : more[i - 40];
+        for (int side = 0; side < GUARD_SIDES; side++)
+            check_product(isa, (gemm_case){9, 35, in, true, i % 2, (guard_side)side});
+    }
+}
+
+int main(void) {
+    static const isa_test tests[] = {ISA_TEST(rows), {"outputs", outputs_}, ISA_TEST(inputs)};
+    return isa_tests_run(tests, COUNT(tests));
+}
