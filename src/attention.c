@@ -190,53 +190,38 @@ static void merge_task(void *closure, size_t worker, size_t index) {
     }
 }
 
-static mha_status check_executor(const mha_executor *executor, mha_message message) {
-    if (executor == NULL) return MHA_OK;
-    if (executor->n_workers == 0)
-        return mha_fail(message, MHA_INVALID_ARGUMENT, "executor.n_workers is 0, expected at least 1");
-    if (executor->n_workers > 1 && executor->parallel_for == NULL)
-        return mha_fail(message, MHA_INVALID_ARGUMENT, "executor.parallel_for is NULL, expected a function");
-    return MHA_OK;
+void mha_attention_run(const mha_plan *plan, const mha_executor *executor, void *workspace) {
+    if (plan->rows == 0) return;
+    char *aligned = mha_align_pointer(workspace);
+    attention_call call = {.plan = *plan, .partials = aligned, .workers = aligned + plan->partials_bytes};
+    mha_parallel_for(executor, (size_t)plan->tasks, attention_task, &call);
+    if (plan->splits > 1)
+        mha_parallel_for(executor, (size_t)(plan->args.batch * plan->args.q_heads), merge_task, &call);
 }
 
-static mha_status call_prepare(attention_call *call, const mha_context *context, const mha_attention_args *args,
-                               const mha_executor *executor, const void *workspace, size_t workspace_bytes,
-                               mha_message message) {
-    mha_status status = mha_plan_read(&call->plan, context, args, message);
-    if (status == MHA_OK) status = check_executor(executor, message);
-    if (status == MHA_OK) status = mha_plan_cut(&call->plan, executor != NULL ? executor->n_workers : 1, message);
-    if (status != MHA_OK) return status;
-    if (workspace == NULL)
-        return mha_fail(message, MHA_INVALID_ARGUMENT, "workspace is NULL, expected %zu bytes",
-                        call->plan.workspace_bytes);
-    if (workspace_bytes < call->plan.workspace_bytes)
-        return mha_fail(message, MHA_WORKSPACE_TOO_SMALL, "workspace_bytes is %zu, expected at least %zu",
-                        workspace_bytes, call->plan.workspace_bytes);
-    char *aligned = (char *)(((uintptr_t)workspace + MHA_ALIGN - 1) / MHA_ALIGN * MHA_ALIGN);
-    call->partials = aligned;
-    call->workers = aligned + call->plan.partials_bytes;
-    return mha_succeed(message);
+static mha_status prepare(mha_plan *plan, const mha_context *context, const mha_attention_args *args,
+                          const mha_executor *executor, const void *workspace, size_t workspace_bytes,
+                          mha_message message) {
+    mha_status status = mha_plan_read(plan, context, args, message);
+    if (status == MHA_OK) status = mha_check_executor(executor, message);
+    if (status == MHA_OK) status = mha_plan_cut(plan, mha_n_workers(executor), message);
+    if (status == MHA_OK) status = mha_check_workspace(workspace, workspace_bytes, plan->workspace_bytes, message);
+    return status == MHA_OK ? mha_succeed(message) : status;
 }
 
 mha_status mha_attention(const mha_context *context, const mha_attention_args *args, const mha_executor *executor,
                          void *workspace, size_t workspace_bytes) {
-    attention_call call;
-    const mha_status status =
-        call_prepare(&call, context, args, executor, workspace, workspace_bytes, (mha_message){0});
-    if (status != MHA_OK) return status;
-    const mha_plan *plan = &call.plan;
-    if (plan->rows == 0) return MHA_OK;
-    mha_parallel_for(executor, (size_t)plan->tasks, attention_task, &call);
-    if (plan->splits > 1)
-        mha_parallel_for(executor, (size_t)(plan->args.batch * plan->args.q_heads), merge_task, &call);
-    return MHA_OK;
+    mha_plan plan;
+    const mha_status status = prepare(&plan, context, args, executor, workspace, workspace_bytes, (mha_message){0});
+    if (status == MHA_OK) mha_attention_run(&plan, executor, workspace);
+    return status;
 }
 
 mha_status mha_attention_check(const mha_context *context, const mha_attention_args *args,
                                const mha_executor *executor, const void *workspace, size_t workspace_bytes,
                                char *text, size_t text_bytes) {
-    attention_call call;
-    return call_prepare(&call, context, args, executor, workspace, workspace_bytes, (mha_message){text, text_bytes});
+    mha_plan plan;
+    return prepare(&plan, context, args, executor, workspace, workspace_bytes, (mha_message){text, text_bytes});
 }
 
 mha_status mha_attention_workspace_size(const mha_context *context, const mha_attention_args *args, size_t n_workers,

@@ -6,28 +6,16 @@
 
 enum { MAX_HEAD_DIM = 1 << 16 };
 
-#define TRY(expression)                                                                                                \
-    do {                                                                                                               \
-        const mha_status status_ = (expression);                                                                       \
-        if (status_ != MHA_OK) return status_;                                                                         \
-    } while (0)
-
-static mha_status check_range(const char *name, int64_t value, int64_t low, int64_t high, mha_message message) {
-    if (value >= low && value <= high) return MHA_OK;
-    return mha_fail(message, MHA_INVALID_ARGUMENT, "%s is %" PRId64 ", expected %" PRId64 " to %" PRId64, name, value,
-                    low, high);
-}
-
 static mha_status check_sizes(mha_attention_args *args, mha_message message) {
     const int64_t most = INT64_C(1) << 48;
     if (args->v_head_dim == 0) args->v_head_dim = args->head_dim;
-    TRY(check_range("batch", args->batch, 0, most, message));
-    TRY(check_range("q_heads", args->q_heads, 1, most, message));
-    TRY(check_range("kv_heads", args->kv_heads, 1, most, message));
-    TRY(check_range("q_len", args->q_len, 0, most, message));
-    TRY(check_range("kv_len", args->kv_len, 0, most, message));
-    TRY(check_range("head_dim", args->head_dim, 1, MAX_HEAD_DIM, message));
-    TRY(check_range("v_head_dim", args->v_head_dim, 1, MAX_HEAD_DIM, message));
+    TRY(mha_check_range("batch", args->batch, 0, most, message));
+    TRY(mha_check_range("q_heads", args->q_heads, 1, most, message));
+    TRY(mha_check_range("kv_heads", args->kv_heads, 1, most, message));
+    TRY(mha_check_range("q_len", args->q_len, 0, most, message));
+    TRY(mha_check_range("kv_len", args->kv_len, 0, most, message));
+    TRY(mha_check_range("head_dim", args->head_dim, 1, MAX_HEAD_DIM, message));
+    TRY(mha_check_range("v_head_dim", args->v_head_dim, 1, MAX_HEAD_DIM, message));
     if (args->q_heads % args->kv_heads != 0)
         return mha_fail(message, MHA_INVALID_ARGUMENT,
                         "q_heads is %" PRId64 ", expected a multiple of kv_heads, %" PRId64, args->q_heads,
@@ -47,11 +35,11 @@ static mha_status check_options(mha_attention_args *args, mha_message message) {
     if (!isfinite(args->scale))
         return mha_fail(message, MHA_INVALID_ARGUMENT, "scale is %g, expected a finite value or MHA_SCALE_DEFAULT",
                         (double)args->scale);
-    TRY(check_range("window_left", args->window_left, -1, INT64_MAX, message));
-    TRY(check_range("window_right", args->window_right, -1, INT64_MAX, message));
+    TRY(mha_check_range("window_left", args->window_left, -1, INT64_MAX, message));
+    TRY(mha_check_range("window_right", args->window_right, -1, INT64_MAX, message));
     if (args->window_left > far) args->window_left = -1;
     if (args->window_right > far) args->window_right = -1;
-    TRY(check_range("q_offset", args->q_offset, -far, far, message));
+    TRY(mha_check_range("q_offset", args->q_offset, -far, far, message));
     for (int64_t b = 0; args->q_offsets != NULL && b < args->batch; b++)
         if (args->q_offsets[b] < -far || args->q_offsets[b] > far)
             return mha_fail(message, MHA_INVALID_ARGUMENT,
@@ -61,21 +49,12 @@ static mha_status check_options(mha_attention_args *args, mha_message message) {
             return mha_fail(message, MHA_INVALID_ARGUMENT,
                             "kv_lens[%" PRId64 "] is %" PRId64 ", expected 0 to kv_len, %" PRId64, b, args->kv_lens[b],
                             args->kv_len);
-    return check_range("scores_mode", (int64_t)args->scores_mode, MHA_SCORES_RAW, MHA_SCORES_SOFTMAX, message);
-}
-
-static mha_status check_dtype(const char *name, mha_dtype dtype, bool mask, mha_message message) {
-    if (dtype == MHA_F32 || (mask && dtype == MHA_BOOL)) return MHA_OK;
-    const char *expected = mask ? "MHA_F32 or MHA_BOOL" : "MHA_F32";
-    if (dtype == MHA_F16 || dtype == MHA_BF16)
-        return mha_fail(message, MHA_UNSUPPORTED, "%s.dtype is %s, expected %s: version %s has no half precision", name,
-                        dtype == MHA_F16 ? "MHA_F16" : "MHA_BF16", expected, mha_version());
-    return mha_fail(message, MHA_INVALID_ARGUMENT, "%s.dtype is %d, expected %s", name, (int)dtype, expected);
+    return mha_check_range("scores_mode", (int64_t)args->scores_mode, MHA_SCORES_RAW, MHA_SCORES_SOFTMAX, message);
 }
 
 static mha_status tensor_span(const char *name, const mha_tensor *tensor, int64_t batch, int64_t heads, int64_t tokens,
                               int64_t dim, mha_span *span, mha_message message) {
-    TRY(check_dtype(name, tensor->dtype, false, message));
+    TRY(mha_check_dtype(name, tensor->dtype, false, message));
     *span = (mha_span){.name = name, .data = tensor->data, .element_bytes = sizeof(float),
                        .extent = {batch, heads, tokens, dim},
                        .stride = {tensor->stride[0], tensor->stride[1], tensor->stride[2], 1}};
@@ -83,11 +62,11 @@ static mha_status tensor_span(const char *name, const mha_tensor *tensor, int64_
 }
 
 /* A mask, or the scores output: optional. */
-static mha_status scores_span(const char *name, const mha_score_tensor *tensor, const mha_attention_args *args,
+mha_status mha_scores_span(const char *name, const mha_score_tensor *tensor, const mha_attention_args *args,
                               bool mask, mha_span *span, mha_message message) {
     *span = (mha_span){.name = name, .empty = true};
     if (tensor->data == NULL) return MHA_OK;
-    TRY(check_dtype(name, tensor->dtype, mask, message));
+    TRY(mha_check_dtype(name, tensor->dtype, mask, message));
     *span = (mha_span){.name = name, .data = tensor->data,
                        .element_bytes = tensor->dtype == MHA_BOOL ? 1 : (int64_t)sizeof(float),
                        .extent = {args->batch, args->q_heads, args->q_len, args->kv_len},
@@ -116,8 +95,8 @@ static mha_status check_operands(const mha_attention_args *args, mha_message mes
     TRY(tensor_span("k", &a->k, a->batch, a->kv_heads, a->kv_len, a->head_dim, &spans[K], message));
     TRY(tensor_span("v", &a->v, a->batch, a->kv_heads, a->kv_len, a->v_head_dim, &spans[V], message));
     TRY(tensor_span("out", &a->out, a->batch, a->q_heads, a->q_len, a->v_head_dim, &spans[OUT], message));
-    TRY(scores_span("mask", &a->mask, a, true, &spans[MASK], message));
-    TRY(scores_span("scores", &a->scores, a, false, &spans[SCORES], message));
+    TRY(mha_scores_span("mask", &a->mask, a, true, &spans[MASK], message));
+    TRY(mha_scores_span("scores", &a->scores, a, false, &spans[SCORES], message));
     TRY(lse_span(a, &spans[LSE], message));
     for (int i = OUT; i < OUTPUTS; i++) {
         TRY(mha_span_check_distinct(&spans[i], message));
@@ -144,14 +123,19 @@ void mha_attention_args_init(mha_attention_args *args, size_t struct_size) {
     mha_init_struct(args, struct_size, &default_args, sizeof default_args);
 }
 
-mha_status mha_plan_read(mha_plan *plan, const mha_context *context, const mha_attention_args *args,
-                         mha_message message) {
+mha_status mha_plan_read_sizes(mha_plan *plan, const mha_context *context, const mha_attention_args *args,
+                               mha_message message) {
     if (context == NULL) return mha_fail(message, MHA_INVALID_ARGUMENT, "context is NULL, expected a context");
     plan->kernels = context->kernels;
     plan->exp = context->exp;
     plan->args = default_args;
     TRY(mha_read_struct(&plan->args, sizeof plan->args, args, "mha_attention_args", message));
     TRY(check_sizes(&plan->args, message));
-    TRY(check_options(&plan->args, message));
+    return check_options(&plan->args, message);
+}
+
+mha_status mha_plan_read(mha_plan *plan, const mha_context *context, const mha_attention_args *args,
+                         mha_message message) {
+    TRY(mha_plan_read_sizes(plan, context, args, message));
     return check_operands(&plan->args, message);
 }

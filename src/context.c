@@ -1,5 +1,6 @@
 #include "context.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -40,6 +41,39 @@ void mha_init_struct(void *given, size_t given_bytes, const void *defaults, size
     memset(given, 0, given_bytes);
     memcpy(given, defaults, given_bytes < default_bytes ? given_bytes : default_bytes);
     if (given_bytes >= sizeof given_bytes) memcpy(given, &given_bytes, sizeof given_bytes);
+}
+
+mha_status mha_check_range(const char *name, int64_t value, int64_t low, int64_t high, mha_message message) {
+    if (value >= low && value <= high) return MHA_OK;
+    return mha_fail(message, MHA_INVALID_ARGUMENT, "%s is %" PRId64 ", expected %" PRId64 " to %" PRId64, name, value,
+                    low, high);
+}
+
+mha_status mha_check_dtype(const char *name, mha_dtype dtype, bool mask, mha_message message) {
+    if (dtype == MHA_F32 || (mask && dtype == MHA_BOOL)) return MHA_OK;
+    const char *expected = mask ? "MHA_F32 or MHA_BOOL" : "MHA_F32";
+    if (dtype == MHA_F16 || dtype == MHA_BF16)
+        return mha_fail(message, MHA_UNSUPPORTED, "%s.dtype is %s, expected %s: version %s has no half precision", name,
+                        dtype == MHA_F16 ? "MHA_F16" : "MHA_BF16", expected, mha_version());
+    return mha_fail(message, MHA_INVALID_ARGUMENT, "%s.dtype is %d, expected %s", name, (int)dtype, expected);
+}
+
+mha_status mha_check_executor(const mha_executor *executor, mha_message message) {
+    if (executor == NULL) return MHA_OK;
+    if (executor->n_workers == 0)
+        return mha_fail(message, MHA_INVALID_ARGUMENT, "executor.n_workers is 0, expected at least 1");
+    if (executor->n_workers > 1 && executor->parallel_for == NULL)
+        return mha_fail(message, MHA_INVALID_ARGUMENT, "executor.parallel_for is NULL, expected a function");
+    return MHA_OK;
+}
+
+mha_status mha_check_workspace(const void *workspace, size_t bytes, size_t needed, mha_message message) {
+    if (workspace == NULL)
+        return mha_fail(message, MHA_INVALID_ARGUMENT, "workspace is NULL, expected %zu bytes", needed);
+    if (bytes < needed)
+        return mha_fail(message, MHA_WORKSPACE_TOO_SMALL, "workspace_bytes is %zu, expected at least %zu", bytes,
+                        needed);
+    return MHA_OK;
 }
 
 void mha_parallel_for(const mha_executor *executor, size_t n_tasks, mha_task *task, void *closure) {

@@ -28,8 +28,6 @@ typedef struct mha_plan {
     size_t workspace_bytes;
 } mha_plan;
 
-static inline size_t mha_align_up(size_t bytes) { return (bytes + MHA_ALIGN - 1) / MHA_ALIGN * MHA_ALIGN; }
-
 static inline int64_t mha_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 static inline int64_t mha_min(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -49,8 +47,15 @@ int64_t mha_plan_split_keys(const mha_plan *plan, int64_t b);
 mha_status mha_plan_read(mha_plan *plan, const mha_context *context, const mha_attention_args *args,
                          mha_message message);
 
+/* The same without a look at the operands' memory: enough to cut the work. */
+mha_status mha_plan_read_sizes(mha_plan *plan, const mha_context *context, const mha_attention_args *args,
+                               mha_message message);
+
 /* Cuts the work for n_workers; args are valid. */
 mha_status mha_plan_cut(mha_plan *plan, size_t n_workers, mha_message message);
+
+/* Computes (attention.c). */
+void mha_attention_run(const mha_plan *plan, const mha_executor *executor, void *workspace);
 
 /* Where the parts of a worker's memory lie; all aligned. */
 typedef struct mha_worker_memory {

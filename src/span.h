@@ -19,6 +19,10 @@ typedef struct mha_span {
  * space. */
 mha_status mha_span_resolve(mha_span *span, mha_message message);
 
+/* The span of a mask or of the scores output, resolved; empty if there is none (check.c). */
+mha_status mha_scores_span(const char *name, const mha_score_tensor *tensor, const mha_attention_args *args, bool mask,
+                           mha_span *span, mha_message message);
+
 /* Refuses an output two of whose elements may share memory. */
 mha_status mha_span_check_distinct(const mha_span *span, mha_message message);
 

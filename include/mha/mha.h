@@ -270,6 +270,9 @@ MHA_API mha_status mha_layer_borrow(const mha_context *context, const void *pack
 /* The context must outlive its layers. */
 MHA_API void mha_layer_destroy(mha_layer *layer);
 
+/* Fills an initialised desc with the layer's sizes; the weights stay NULL. */
+MHA_API void mha_layer_sizes(const mha_layer *layer, mha_layer_desc *desc);
+
 /* x [batch, tokens, width]: width is contiguous.  data NULL where it has no element. */
 typedef struct mha_activation {
     void *data;

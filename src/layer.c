@@ -1,0 +1,217 @@
+/* The layer: Q, K, V projections, attention, output projection.
+ *
+ *     q  [batch, q_len, q_dim]    --Wq-->  Q [batch, q_len, q_heads, head_dim]      --+
+ *     kv [batch, kv_len, kv_dim]  --Wk-->  K [batch, kv_len, kv_heads, head_dim]    --+-> heads --Wo--> out
+ *                                 --Wv-->  V [batch, kv_len, kv_heads, v_head_dim]  --+
+ *
+ * Q, K, V and the heads' outputs lie in the workspace.  Concatenation is a layout: heads write side by side, [batch,
+ * q_len, q_heads, v_head_dim], and the output projection reads that as rows. */
+#include "layer.h"
+#include "plan.h"
+#include "projection.h"
+#include "span.h"
+
+#include <inttypes.h>
+
+typedef struct layer_call {
+    mha_layer_args args;
+    mha_plan plan;                          /* of the attention */
+    mha_projection projection[MHA_WEIGHTS]; /* Q, K, V, output */
+    char *workers;                          /* scratch of the projections and workspace of the attention, in turn */
+    size_t workspace_bytes;
+} layer_call;
+
+static const mha_layer_args default_args = {
+    .struct_size = sizeof(mha_layer_args),
+    .kv_len = -1,
+    .q = {.dtype = MHA_F32},
+    .kv = {.dtype = MHA_F32},
+    .out = {.dtype = MHA_F32},
+    .scale = MHA_SCALE_DEFAULT,
+    .window_left = -1,
+    .window_right = -1,
+    .mask = {.dtype = MHA_BOOL},
+    .scores = {.dtype = MHA_F32, .stride = {0, 0, 0, 1}},
+    .scores_mode = MHA_SCORES_SOFTMAX,
+};
+
+void mha_layer_args_init(mha_layer_args *args, size_t struct_size) {
+    mha_init_struct(args, struct_size, &default_args, sizeof default_args);
+}
+
+static mha_status check_batch(const mha_layer_args *args, mha_message message) {
+    const int64_t most = INT64_C(1) << 40; /* tokens times width then stay far from overflow */
+    int64_t tokens;
+    TRY(mha_check_range("batch", args->batch, 0, most, message));
+    TRY(mha_check_range("q_len", args->q_len, 0, most, message));
+    TRY(mha_check_range("kv_len", args->kv_len, 0, most, message));
+    if (__builtin_mul_overflow(args->batch, mha_max(args->q_len, args->kv_len), &tokens) || tokens > most)
+        return mha_fail(message, MHA_INVALID_ARGUMENT,
+                        "batch * max(q_len, kv_len) is %" PRId64 " * %" PRId64 ", expected at most 2^40", args->batch,
+                        mha_max(args->q_len, args->kv_len));
+    return MHA_OK;
+}
+
+static mha_status activation_span(const char *name, const mha_activation *activation, int64_t batch, int64_t tokens,
+                                  int64_t width, mha_span *span, mha_message message) {
+    TRY(mha_check_dtype(name, activation->dtype, false, message));
+    *span = (mha_span){.name = name, .data = activation->data, .element_bytes = sizeof(float),
+                       .extent = {batch, 1, tokens, width},
+                       .stride = {activation->stride[0], 0, activation->stride[1], 1}};
+    return mha_span_resolve(span, message);
+}
+
+static mha_status check_operands(const mha_layer *layer, const layer_call *call, mha_message message) {
+    enum { OUT, SCORES, OUTPUTS, Q = OUTPUTS, KV, MASK, OPERANDS };
+    const mha_layer_args *a = &call->args;
+    const mha_attention_args *attention = &call->plan.args;
+    mha_span spans[OPERANDS];
+    TRY(activation_span("q", &a->q, a->batch, a->q_len, layer->q_dim, &spans[Q], message));
+    TRY(activation_span("kv", &a->kv, a->batch, a->kv_len, layer->kv_dim, &spans[KV], message));
+    TRY(activation_span("out", &a->out, a->batch, a->q_len, layer->out_dim, &spans[OUT], message));
+    TRY(mha_scores_span("mask", &a->mask, attention, true, &spans[MASK], message));
+    TRY(mha_scores_span("scores", &a->scores, attention, false, &spans[SCORES], message));
+    for (int i = OUT; i < OUTPUTS; i++) {
+        TRY(mha_span_check_distinct(&spans[i], message));
+        for (int j = i + 1; j < OPERANDS; j++) TRY(mha_span_check_apart(&spans[i], &spans[j], message));
+    }
+    return MHA_OK;
+}
+
+static mha_attention_args attention_of(const mha_layer *layer, const mha_layer_args *args) {
+    mha_attention_args attention;
+    mha_attention_args_init(&attention, sizeof attention);
+    attention.batch = args->batch;
+    attention.q_heads = layer->q_heads, attention.kv_heads = layer->kv_heads;
+    attention.q_len = args->q_len, attention.kv_len = args->kv_len;
+    attention.head_dim = layer->head_dim, attention.v_head_dim = layer->v_head_dim;
+    attention.scale = args->scale;
+    attention.is_causal = args->is_causal;
+    attention.window_left = args->window_left, attention.window_right = args->window_right;
+    attention.q_offset = args->q_offset, attention.q_offsets = args->q_offsets, attention.kv_lens = args->kv_lens;
+    attention.mask = args->mask;
+    attention.scores = args->scores, attention.scores_mode = args->scores_mode;
+    return attention;
+}
+
+/* Places a [batch, tokens, heads, dim] tensor at *cursor, and moves it on. */
+static mha_rows_view place(mha_tensor *tensor, int64_t batch, int64_t tokens, int64_t heads, int64_t dim,
+                           char *base, size_t *used) {
+    const int64_t width = heads * dim;
+    tensor->data = base == NULL ? NULL : base + *used;
+    tensor->stride[0] = tokens * width, tensor->stride[1] = dim, tensor->stride[2] = width;
+    *used += mha_align_up((size_t)(batch * tokens * width) * sizeof(float));
+    return (mha_rows_view){tensor->data, tensor->stride[0], tensor->stride[2]};
+}
+
+static mha_rows_view view(const mha_activation *activation) {
+    return (mha_rows_view){activation->data, activation->stride[0], activation->stride[1]};
+}
+
+/* Lays out the workspace (base NULL: measures it) and cuts the projections. */
+static mha_status lay_out(layer_call *call, const mha_layer *layer, size_t n_workers, char *base,
+                          mha_message message) {
+    const mha_layer_args *a = &call->args;
+    const mha_kernels *kernels = layer->context->kernels;
+    mha_attention_args *attention = &call->plan.args;
+    size_t used = 0, scratch_bytes;
+    const mha_rows_view q = place(&attention->q, a->batch, a->q_len, layer->q_heads, layer->head_dim, base, &used);
+    const mha_rows_view k = place(&attention->k, a->batch, a->kv_len, layer->kv_heads, layer->head_dim, base, &used);
+    const mha_rows_view v = place(&attention->v, a->batch, a->kv_len, layer->kv_heads, layer->v_head_dim, base, &used);
+    const mha_rows_view heads =
+        place(&attention->out, a->batch, a->q_len, layer->q_heads, layer->v_head_dim, base, &used);
+    call->workers = base == NULL ? NULL : base + used;
+
+    const mha_gemm *w = layer->weight;
+    call->projection[MHA_WQ] = mha_projection_cut(kernels, &w[MHA_WQ], a->batch, a->q_len, view(&a->q), q, n_workers);
+    call->projection[MHA_WK] = mha_projection_cut(kernels, &w[MHA_WK], a->batch, a->kv_len, view(&a->kv), k, n_workers);
+    call->projection[MHA_WV] = mha_projection_cut(kernels, &w[MHA_WV], a->batch, a->kv_len, view(&a->kv), v, n_workers);
+    call->projection[MHA_WO] =
+        mha_projection_cut(kernels, &w[MHA_WO], a->batch, a->q_len, heads, view(&a->out), n_workers);
+
+    TRY(mha_plan_cut(&call->plan, n_workers, message));
+    const size_t per_worker = mha_align_up(kernels->gemm_scratch_floats * sizeof(float));
+    if (__builtin_mul_overflow(per_worker, n_workers, &scratch_bytes))
+        return mha_fail(message, MHA_INVALID_ARGUMENT, "n_workers is %zu, expected few enough for the workspace to fit "
+                        "in memory", n_workers);
+    used += call->plan.workspace_bytes > scratch_bytes ? call->plan.workspace_bytes : scratch_bytes;
+    call->workspace_bytes = used + MHA_ALIGN - 1;
+    return MHA_OK;
+}
+
+/* All that does not need the operands' memory. */
+static mha_status read_args(layer_call *call, const mha_layer *layer, const mha_layer_args *given,
+                            mha_message message) {
+    if (layer == NULL) return mha_fail(message, MHA_INVALID_ARGUMENT, "layer is NULL, expected a layer");
+    call->args = default_args;
+    TRY(mha_read_struct(&call->args, sizeof call->args, given, "mha_layer_args", message));
+    mha_layer_args *args = &call->args;
+    if (args->kv_len == -1) { /* self-attention */
+        if (layer->kv_dim != layer->q_dim)
+            return mha_fail(message, MHA_INVALID_ARGUMENT,
+                            "kv_len is -1, self-attention, expected a kv input: kv_dim is %" PRId64
+                            ", q_dim %" PRId64, layer->kv_dim, layer->q_dim);
+        args->kv_len = args->q_len;
+        args->kv = args->q;
+    }
+    TRY(check_batch(args, message));
+    const mha_attention_args attention = attention_of(layer, args);
+    return mha_plan_read_sizes(&call->plan, layer->context, &attention, message);
+}
+
+static mha_status prepare(layer_call *call, const mha_layer *layer, const mha_layer_args *args,
+                          const mha_executor *executor, const void *workspace, size_t workspace_bytes,
+                          mha_message message) {
+    TRY(read_args(call, layer, args, message));
+    TRY(check_operands(layer, call, message));
+    TRY(mha_check_executor(executor, message));
+    TRY(lay_out(call, layer, mha_n_workers(executor), mha_align_pointer((void *)workspace), message));
+    TRY(mha_check_workspace(workspace, workspace_bytes, call->workspace_bytes, message));
+    return mha_succeed(message);
+}
+
+static float *scratch_of(const layer_call *call, size_t worker) {
+    const size_t bytes = mha_align_up(call->plan.kernels->gemm_scratch_floats * sizeof(float));
+    return (float *)(void *)(call->workers + worker * bytes);
+}
+
+static void qkv_task(void *closure, size_t worker, size_t index) {
+    const layer_call *call = closure;
+    int64_t task = (int64_t)index;
+    int which = MHA_WQ;
+    while (task >= call->projection[which].tasks) task -= call->projection[which++].tasks;
+    mha_projection_task(&call->projection[which], task, scratch_of(call, worker));
+}
+
+static void out_task(void *closure, size_t worker, size_t index) {
+    const layer_call *call = closure;
+    mha_projection_task(&call->projection[MHA_WO], (int64_t)index, scratch_of(call, worker));
+}
+
+mha_status mha_layer_forward(const mha_layer *layer, const mha_layer_args *args, const mha_executor *executor,
+                             void *workspace, size_t workspace_bytes) {
+    layer_call call;
+    TRY(prepare(&call, layer, args, executor, workspace, workspace_bytes, (mha_message){0}));
+    const int64_t qkv_tasks =
+        call.projection[MHA_WQ].tasks + call.projection[MHA_WK].tasks + call.projection[MHA_WV].tasks;
+    mha_parallel_for(executor, (size_t)qkv_tasks, qkv_task, &call);
+    mha_attention_run(&call.plan, executor, call.workers);
+    mha_parallel_for(executor, (size_t)call.projection[MHA_WO].tasks, out_task, &call);
+    return MHA_OK;
+}
+
+mha_status mha_layer_check(const mha_layer *layer, const mha_layer_args *args, const mha_executor *executor,
+                           const void *workspace, size_t workspace_bytes, char *text, size_t text_bytes) {
+    layer_call call;
+    return prepare(&call, layer, args, executor, workspace, workspace_bytes, (mha_message){text, text_bytes});
+}
+
+mha_status mha_layer_workspace_size(const mha_layer *layer, const mha_layer_args *args, size_t n_workers,
+                                    size_t *workspace_bytes) {
+    layer_call call;
+    if (n_workers == 0 || workspace_bytes == NULL) return MHA_INVALID_ARGUMENT;
+    TRY(read_args(&call, layer, args, (mha_message){0}));
+    TRY(lay_out(&call, layer, n_workers, NULL, (mha_message){0}));
+    *workspace_bytes = call.workspace_bytes;
+    return MHA_OK;
+}

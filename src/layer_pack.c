@@ -1,0 +1,231 @@
+/* Layers: checking a description, packing its weights, owning or borrowing the result.
+ *
+ * The packed form is a header and, each aligned to MHA_ALIGN, the packed weight and the bias of Wq, Wk, Wv, Wo. */
+#include "layer.h"
+#include "span.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef struct packed_header {
+    char magic[8]; /* "mhalayer" */
+    char version[16], isa[16];
+    int64_t q_heads, kv_heads, head_dim, v_head_dim, q_dim, kv_dim, out_dim;
+    uint64_t has_bias; /* bit i: weight i */
+    uint64_t bytes;
+} packed_header;
+
+static const mha_layer_desc default_desc = {
+    .struct_size = sizeof(mha_layer_desc),
+    .wq = {.dtype = MHA_F32},
+    .wk = {.dtype = MHA_F32},
+    .wv = {.dtype = MHA_F32},
+    .wo = {.dtype = MHA_F32},
+    .wqkv = {.dtype = MHA_F32},
+};
+
+void mha_layer_desc_init(mha_layer_desc *desc, size_t struct_size) {
+    mha_init_struct(desc, struct_size, &default_desc, sizeof default_desc);
+}
+
+static mha_status check_sizes(mha_layer_desc *desc, mha_message message) {
+    const int64_t most = 1 << 24;
+    if (desc->v_head_dim == 0) desc->v_head_dim = desc->head_dim;
+    if (desc->kv_dim == 0) desc->kv_dim = desc->q_dim;
+    if (desc->out_dim == 0) desc->out_dim = desc->q_dim;
+    TRY(mha_check_range("q_heads", desc->q_heads, 1, most, message));
+    TRY(mha_check_range("kv_heads", desc->kv_heads, 1, most, message));
+    TRY(mha_check_range("head_dim", desc->head_dim, 1, 1 << 16, message));
+    TRY(mha_check_range("v_head_dim", desc->v_head_dim, 1, 1 << 16, message));
+    TRY(mha_check_range("q_dim", desc->q_dim, 1, most, message));
+    TRY(mha_check_range("kv_dim", desc->kv_dim, 1, most, message));
+    TRY(mha_check_range("out_dim", desc->out_dim, 1, most, message));
+    if (desc->q_heads % desc->kv_heads != 0)
+        return mha_fail(message, MHA_INVALID_ARGUMENT,
+                        "q_heads is %" PRId64 ", expected a multiple of kv_heads, %" PRId64, desc->q_heads,
+                        desc->kv_heads);
+    return MHA_OK;
+}
+
+static mha_status check_linear(const char *name, mha_linear *linear, int64_t out, int64_t in, mha_message message) {
+    if (linear->weight_stride == 0) linear->weight_stride = in;
+    TRY(mha_check_dtype(name, linear->dtype, false, message));
+    mha_span span = {.name = name, .data = linear->weight, .element_bytes = sizeof(float), .extent = {1, 1, out, in},
+                     .stride = {0, 0, linear->weight_stride, 1}};
+    return mha_span_resolve(&span, message);
+}
+
+/* Cuts the stacked Q, K, V into three. */
+static mha_status unstack(mha_layer_desc *desc, mha_message message) {
+    const int64_t q_out = desc->q_heads * desc->head_dim, k_out = desc->kv_heads * desc->head_dim;
+    if (desc->wqkv.weight == NULL) return MHA_OK;
+    if (desc->wq.weight != NULL || desc->wk.weight != NULL || desc->wv.weight != NULL)
+        return mha_fail(message, MHA_INVALID_ARGUMENT,
+                        "wqkv is set beside wq, wk or wv, expected either the stacked weights or the separate ones");
+    if (desc->kv_dim != desc->q_dim)
+        return mha_fail(message, MHA_INVALID_ARGUMENT,
+                        "kv_dim is %" PRId64 " with wqkv, expected q_dim, %" PRId64, desc->kv_dim, desc->q_dim);
+    TRY(check_linear("wqkv", &desc->wqkv, q_out + k_out + desc->kv_heads * desc->v_head_dim, desc->q_dim, message));
+    mha_linear *parts[3] = {&desc->wq, &desc->wk, &desc->wv};
+    const int64_t row[3] = {0, q_out, q_out + k_out};
+    for (int i = 0; i < 3; i++) {
+        *parts[i] = desc->wqkv;
+        parts[i]->weight = (const float *)desc->wqkv.weight + row[i] * desc->wqkv.weight_stride;
+        if (desc->wqkv.bias != NULL) parts[i]->bias = desc->wqkv.bias + row[i];
+    }
+    return MHA_OK;
+}
+
+static mha_status read_desc(mha_layer_desc *desc, const mha_context *context, const mha_layer_desc *given,
+                            mha_message message) {
+    if (context == NULL) return mha_fail(message, MHA_INVALID_ARGUMENT, "context is NULL, expected a context");
+    *desc = default_desc;
+    TRY(mha_read_struct(desc, sizeof *desc, given, "mha_layer_desc", message));
+    TRY(check_sizes(desc, message));
+    TRY(unstack(desc, message));
+    const int64_t heads_out = desc->q_heads * desc->v_head_dim;
+    TRY(check_linear("wq", &desc->wq, desc->q_heads * desc->head_dim, desc->q_dim, message));
+    TRY(check_linear("wk", &desc->wk, desc->kv_heads * desc->head_dim, desc->kv_dim, message));
+    TRY(check_linear("wv", &desc->wv, desc->kv_heads * desc->v_head_dim, desc->kv_dim, message));
+    return check_linear("wo", &desc->wo, desc->out_dim, heads_out, message);
+}
+
+/* Sizes of a layer, and where its parts lie in `packed`; returns the packed bytes. */
+static size_t layer_lay_out(mha_layer *layer, const packed_header *header, const mha_kernels *kernels, char *packed) {
+    layer->q_heads = header->q_heads, layer->kv_heads = header->kv_heads;
+    layer->head_dim = header->head_dim, layer->v_head_dim = header->v_head_dim;
+    layer->q_dim = header->q_dim, layer->kv_dim = header->kv_dim, layer->out_dim = header->out_dim;
+    const int64_t out[MHA_WEIGHTS] = {layer->q_heads * layer->head_dim, layer->kv_heads * layer->head_dim,
+                                      layer->kv_heads * layer->v_head_dim, layer->out_dim};
+    const int64_t in[MHA_WEIGHTS] = {layer->q_dim, layer->kv_dim, layer->kv_dim, layer->q_heads * layer->v_head_dim};
+    size_t used = mha_align_up(sizeof *header);
+    for (int i = 0; i < MHA_WEIGHTS; i++) {
+        const bool has_bias = (header->has_bias >> i & 1) != 0;
+        mha_gemm *weight = &layer->weight[i];
+        *weight = (mha_gemm){.in = in[i], .out = out[i]};
+        if (packed != NULL) weight->packed = (const float *)(const void *)(packed + used);
+        used += mha_align_up(kernels->weight_floats(out[i], in[i]) * sizeof(float));
+        if (packed != NULL && has_bias) weight->bias = (const float *)(const void *)(packed + used);
+        used += has_bias ? mha_align_up((size_t)out[i] * sizeof(float)) : 0;
+    }
+    return used;
+}
+
+static packed_header header_of(const mha_layer_desc *desc, const mha_kernels *kernels) {
+    const mha_linear *linears[MHA_WEIGHTS] = {&desc->wq, &desc->wk, &desc->wv, &desc->wo};
+    packed_header header = {.magic = {'m', 'h', 'a', 'l', 'a', 'y', 'e', 'r'},
+                            .q_heads = desc->q_heads, .kv_heads = desc->kv_heads, .head_dim = desc->head_dim,
+                            .v_head_dim = desc->v_head_dim, .q_dim = desc->q_dim, .kv_dim = desc->kv_dim,
+                            .out_dim = desc->out_dim};
+    mha_layer unused;
+    snprintf(header.version, sizeof header.version, "%s", mha_version());
+    snprintf(header.isa, sizeof header.isa, "%s", kernels->isa);
+    for (int i = 0; i < MHA_WEIGHTS; i++) header.has_bias |= (uint64_t)(linears[i]->bias != NULL) << i;
+    header.bytes = layer_lay_out(&unused, &header, kernels, NULL);
+    return header;
+}
+
+static void pack(const mha_layer_desc *desc, const packed_header *header, const mha_kernels *kernels, char *packed) {
+    const mha_linear *linears[MHA_WEIGHTS] = {&desc->wq, &desc->wk, &desc->wv, &desc->wo};
+    mha_layer layer;
+    memset(packed, 0, mha_align_up(sizeof *header));
+    memcpy(packed, header, sizeof *header);
+    layer_lay_out(&layer, header, kernels, packed);
+    for (int i = 0; i < MHA_WEIGHTS; i++) {
+        const mha_gemm *weight = &layer.weight[i];
+        kernels->pack_weights(linears[i]->weight, linears[i]->weight_stride, weight->out, weight->in,
+                              (float *)weight->packed);
+        if (weight->bias != NULL)
+            memcpy((float *)weight->bias, linears[i]->bias, (size_t)weight->out * sizeof(float));
+    }
+}
+
+mha_status mha_layer_packed_size(const mha_context *context, const mha_layer_desc *given, size_t *packed_bytes) {
+    mha_layer_desc desc;
+    TRY(read_desc(&desc, context, given, (mha_message){0}));
+    *packed_bytes = (size_t)header_of(&desc, context->kernels).bytes;
+    return MHA_OK;
+}
+
+mha_status mha_layer_pack(const mha_context *context, const mha_layer_desc *given, void *packed, size_t packed_bytes) {
+    mha_layer_desc desc;
+    TRY(read_desc(&desc, context, given, (mha_message){0}));
+    const packed_header header = header_of(&desc, context->kernels);
+    if (packed == NULL || (uintptr_t)packed % MHA_ALIGN != 0) return MHA_INVALID_ARGUMENT;
+    if (packed_bytes < header.bytes) return MHA_WORKSPACE_TOO_SMALL;
+    pack(&desc, &header, context->kernels, packed);
+    return MHA_OK;
+}
+
+static mha_status new_layer(const mha_context *context, size_t extra_bytes, mha_layer **layer, mha_message message) {
+    const mha_allocator *allocator = &context->allocator;
+    const size_t bytes = mha_align_up(sizeof **layer) + extra_bytes;
+    *layer = allocator->allocate(allocator->user, bytes);
+    if (*layer == NULL) return mha_fail(message, MHA_OUT_OF_MEMORY, "allocate returned NULL for %zu bytes", bytes);
+    **layer = (mha_layer){.context = context};
+    return MHA_OK;
+}
+
+mha_status mha_layer_create(const mha_context *context, const mha_layer_desc *given, mha_layer **layer, char *text,
+                            size_t text_bytes) {
+    const mha_message message = {text, text_bytes};
+    mha_layer_desc desc;
+    if (layer == NULL) return mha_fail(message, MHA_INVALID_ARGUMENT, "layer is NULL, expected a place for it");
+    *layer = NULL;
+    TRY(read_desc(&desc, context, given, message));
+    const packed_header header = header_of(&desc, context->kernels);
+    TRY(new_layer(context, (size_t)header.bytes + MHA_ALIGN, layer, message));
+    char *packed = mha_align_pointer(*layer + 1);
+    pack(&desc, &header, context->kernels, packed);
+    layer_lay_out(*layer, &header, context->kernels, packed);
+    return mha_succeed(message);
+}
+
+mha_status mha_layer_borrow(const mha_context *context, const void *packed, size_t packed_bytes, mha_layer **layer,
+                            char *text, size_t text_bytes) {
+    const mha_message message = {text, text_bytes};
+    packed_header header;
+    if (layer == NULL) return mha_fail(message, MHA_INVALID_ARGUMENT, "layer is NULL, expected a place for it");
+    *layer = NULL;
+    if (context == NULL) return mha_fail(message, MHA_INVALID_ARGUMENT, "context is NULL, expected a context");
+    if (packed == NULL || (uintptr_t)packed % MHA_ALIGN != 0)
+        return mha_fail(message, MHA_INVALID_ARGUMENT, "packed is %p, expected an address aligned to %d bytes", packed,
+                        MHA_ALIGN);
+    if (packed_bytes < sizeof header)
+        return mha_fail(message, MHA_INVALID_ARGUMENT, "packed_bytes is %zu, expected at least a header of %zu",
+                        packed_bytes, sizeof header);
+    memcpy(&header, packed, sizeof header);
+    if (memcmp(header.magic, "mhalayer", sizeof header.magic) != 0)
+        return mha_fail(message, MHA_INVALID_ARGUMENT, "packed does not begin with \"mhalayer\", expected what "
+                        "mha_layer_pack wrote");
+    header.version[sizeof header.version - 1] = header.isa[sizeof header.isa - 1] = '\0';
+    if (strcmp(header.version, mha_version()) != 0 || strcmp(header.isa, context->kernels->isa) != 0)
+        return mha_fail(message, MHA_UNSUPPORTED,
+                        "packed was written by version %s for \"%s\", expected version %s and \"%s\"", header.version,
+                        header.isa, mha_version(), context->kernels->isa);
+    mha_layer_desc sizes = {.q_heads = header.q_heads, .kv_heads = header.kv_heads, .head_dim = header.head_dim,
+                            .v_head_dim = header.v_head_dim, .q_dim = header.q_dim, .kv_dim = header.kv_dim,
+                            .out_dim = header.out_dim};
+    TRY(check_sizes(&sizes, message));
+    mha_layer checked;
+    const size_t bytes = layer_lay_out(&checked, &header, context->kernels, NULL);
+    if (packed_bytes < bytes || header.bytes != bytes)
+        return mha_fail(message, MHA_INVALID_ARGUMENT, "packed_bytes is %zu, expected %zu by the sizes in its header",
+                        packed_bytes, bytes);
+    TRY(new_layer(context, 0, layer, message));
+    layer_lay_out(*layer, &header, context->kernels, (char *)packed);
+    return mha_succeed(message);
+}
+
+void mha_layer_destroy(mha_layer *layer) {
+    if (layer == NULL) return;
+    const mha_allocator *allocator = &layer->context->allocator;
+    allocator->release(allocator->user, layer);
+}
+
+void mha_layer_sizes(const mha_layer *layer, mha_layer_desc *desc) {
+    desc->q_heads = layer->q_heads, desc->kv_heads = layer->kv_heads;
+    desc->head_dim = layer->head_dim, desc->v_head_dim = layer->v_head_dim;
+    desc->q_dim = layer->q_dim, desc->kv_dim = layer->kv_dim, desc->out_dim = layer->out_dim;
+}

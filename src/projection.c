@@ -1,0 +1,41 @@
+#include "projection.h"
+
+#include "plan.h"
+
+enum {
+    OUT_PANELS = 8,       /* of a task: its weights then stay in a second-level cache for all rows */
+    TASKS_PER_WORKER = 4, /* so that the last task to finish is short */
+};
+
+mha_projection mha_projection_cut(const mha_kernels *kernels, const mha_gemm *weight, int64_t batch, int64_t tokens,
+                                  mha_rows_view x, mha_rows_view y, size_t n_workers) {
+    mha_projection p = {.kernels = kernels, .gemm = *weight, .items = batch, .rows = tokens,
+                        .x_item_stride = x.batch_stride, .y_item_stride = y.batch_stride};
+    p.gemm.x = x.data;
+    p.gemm.x_stride = x.token_stride;
+    p.gemm.y = y.data;
+    p.gemm.y_stride = y.token_stride;
+    const bool one_matrix = x.batch_stride == tokens * x.token_stride && y.batch_stride == tokens * y.token_stride;
+    if (one_matrix) p.items = 1, p.rows = batch * tokens;
+    p.row_step = MHA_GEMM_ROWS / kernels->gemm_row_step * kernels->gemm_row_step;
+    p.row_tasks = mha_ceil_div(p.rows, p.row_step);
+
+    const int64_t panels = mha_ceil_div(weight->out, kernels->gemm_panel);
+    const int64_t row_tasks = mha_max(1, p.items * p.row_tasks);
+    const int64_t wanted = n_workers > 1 ? mha_ceil_div((int64_t)n_workers * TASKS_PER_WORKER, row_tasks) : 1;
+    const int64_t task_panels = mha_max(1, mha_min(OUT_PANELS, panels / wanted));
+    p.out_step = task_panels * kernels->gemm_panel;
+    p.tasks = p.items * p.row_tasks * mha_ceil_div(panels, task_panels);
+    return p;
+}
+
+/* Row blocks follow each other, so that a worker meets the same weights again. */
+void mha_projection_task(const mha_projection *p, int64_t index, float *scratch) {
+    const int64_t row_task = index % p->row_tasks, item = index / p->row_tasks % p->items;
+    const int64_t row0 = row_task * p->row_step, out0 = index / p->row_tasks / p->items * p->out_step;
+    mha_gemm gemm = p->gemm;
+    gemm.x += item * p->x_item_stride;
+    gemm.y += item * p->y_item_stride;
+    p->kernels->gemm(&gemm, row0, mha_min(p->rows, row0 + p->row_step), out0, mha_min(gemm.out, out0 + p->out_step),
+                     scratch);
+}
