@@ -65,8 +65,7 @@ static void fill_lists(problem *p, rng *r) {
     }
 }
 
-/* Keys and values that do not exist are NaN. */
-static void fill_padding(problem *p) {
+void contents_fill_padding(problem *p) {
     const spec *s = &p->spec;
     const int64_t v_dim = s->v_head_dim != 0 ? s->v_head_dim : s->head_dim;
     for (int64_t b = 0; b < s->batch; b++)
@@ -75,6 +74,8 @@ static void fill_padding(problem *p) {
                 for (int64_t d = 0; d < s->head_dim; d++) element(&p->args.k, b, h, j)[d] = NAN;
                 for (int64_t d = 0; d < v_dim; d++) element(&p->args.v, b, h, j)[d] = NAN;
             }
+    guard_remember(&p->memory[K]);
+    guard_remember(&p->memory[V]);
 }
 
 /* Scores of -inf for the first n keys, whatever the mask says. */
@@ -141,6 +142,6 @@ void contents_fill(problem *p) {
     fill_lists(p, &r);
     fill_operands(p, &r);
     if (p->args.mask.data != NULL) fill_mask(p, &r);
-    if (p->spec.lens) fill_padding(p);
+    if (p->spec.lens) contents_fill_padding(p);
     if (p->spec.poison != NO_POISON && p->spec.batch > 0 && p->spec.q_len > 0 && p->spec.kv_len > 0) fill_poison(p, &r);
 }

@@ -43,3 +43,12 @@ mha_executor executor_make(size_t n_workers) {
     if (n_workers < 1 || n_workers > MAX_WORKERS) abort();
     return (mha_executor){.n_workers = n_workers, .parallel_for = parallel_for, .user = (void *)(uintptr_t)n_workers};
 }
+
+static void backwards(void *user, size_t n_tasks, mha_task *task, void *closure) {
+    const size_t n_workers = (size_t)(uintptr_t)user;
+    for (size_t i = n_tasks; i-- > 0;) task(closure, i * 5 % n_workers, i);
+}
+
+mha_executor executor_backwards(size_t n_workers) {
+    return (mha_executor){.n_workers = n_workers, .parallel_for = backwards, .user = (void *)(uintptr_t)n_workers};
+}

@@ -19,7 +19,7 @@ static void take(guard *memory, float *element, int64_t n, float **to) {
     }
 }
 
-static outputs outputs_take(problem *p) {
+outputs outputs_take(problem *p) {
     const mha_attention_args *a = &p->args;
     const int64_t rows = a->batch * a->q_heads * a->q_len;
     const int64_t v_dim = a->v_head_dim != 0 ? a->v_head_dim : a->head_dim;

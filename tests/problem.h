@@ -100,6 +100,9 @@ typedef struct outputs {
 
 void outputs_free(outputs *o);
 
+/* Copies the outputs out of the problem's memory, which becomes what it was before the call. */
+outputs outputs_take(problem *p);
+
 /* Runs mha_attention with a workspace of exactly the size it asks for, misaligned and full of NaN, and fails the test if
  * the call does, or if a byte was written that is not an output element.  The problem can be run again. */
 outputs problem_run(problem *p, const mha_context *context, const mha_executor *executor);

@@ -1,0 +1,149 @@
+/* A query row's bits depend on its own data alone: not on workers, nor on the batch, padding or shared KV heads. */
+#include "check.h"
+#include "contents.h"
+#include "executor.h"
+#include "isas.h"
+#include "test.h"
+
+#include <stdio.h>
+
+static const int64_t window = 60;
+
+static const spec cases[] = {
+    {.what = "prefill", .batch = 3, .q_heads = 4, .kv_heads = 2, .q_len = 150, .kv_len = 260, .head_dim = 24},
+    {.what = "causal", .batch = 2, .q_heads = 2, .kv_heads = 2, .q_len = 300, .kv_len = 300, .head_dim = 17, .causal = true},
+    {.what = "window", .batch = 2, .q_heads = 3, .kv_heads = 1, .q_len = 200, .kv_len = 333, .head_dim = 8, .left = &window,
+     .causal = true, .q_offset = 133},
+    {.what = "decode", .batch = 3, .q_heads = 8, .kv_heads = 2, .q_len = 1, .kv_len = 1700, .head_dim = 40},
+    {.what = "decode, lengths", .batch = 4, .q_heads = 4, .kv_heads = 1, .q_len = 2, .kv_len = 1300, .head_dim = 16, .lens = true},
+    {.what = "few queries", .batch = 2, .q_heads = 6, .kv_heads = 2, .q_len = 30, .kv_len = 1100, .head_dim = 12, .causal = true,
+     .q_offset = 1070},
+    {.what = "bool mask", .batch = 2, .q_heads = 4, .kv_heads = 2, .q_len = 70, .kv_len = 140, .head_dim = 9, .mask = MASK_BOOL},
+    {.what = "bias", .batch = 3, .q_heads = 2, .kv_heads = 1, .q_len = 70, .kv_len = 280, .head_dim = 16, .mask = MASK_MINUS_INF,
+     .lens = true},
+    {.what = "weights", .batch = 2, .q_heads = 2, .kv_heads = 2, .q_len = 60, .kv_len = 140, .head_dim = 16, .scores = SOFTMAX},
+};
+
+static const mha_exp exps[] = {MHA_EXP_SLEEF, MHA_EXP_FUSED};
+
+/* Each case with each exponential. */
+static void for_each(const char *isa, void (*check)(const char *who, const mha_context *context, problem *p)) {
+    for (size_t i = 0; i < COUNT(cases); i++)
+        for (size_t e = 0; e < COUNT(exps); e++) {
+            spec s = cases[i];
+            s.lse = true;
+            s.seed = i;
+            if (test_quick()) s.q_len = s.q_len > 80 ? 80 : s.q_len;
+            char who[64];
+            snprintf(who, sizeof who, "isa %s exp %s", isa, exp_name(exps[e]));
+            mha_context *context = isa_context(isa, exps[e]);
+            problem p;
+            problem_make(&p, &s, GUARD_END);
+            check(who, context, &p);
+            problem_free(&p);
+            mha_context_destroy(context);
+        }
+}
+
+static void check_workers(const char *who, const mha_context *context, problem *p) {
+    static const size_t counts[] = {1, 2, 3, 8};
+    outputs wanted = problem_run(p, context, NULL);
+    for (size_t i = 0; i < COUNT(counts); i++) {
+        const mha_executor executors[] = {executor_make(counts[i]), executor_backwards(counts[i])};
+        for (size_t kind = 0; kind < COUNT(executors); kind++) {
+            char name[128];
+            snprintf(name, sizeof name, "%s, %zu workers%s", who, counts[i], kind == 1 ? " backwards" : "");
+            outputs got = problem_run(p, context, &executors[kind]);
+            check_same_outputs(name, p, &got, &wanted);
+            outputs_free(&got);
+        }
+    }
+    outputs_free(&wanted);
+}
+
+/* Batch item b as a problem of its own; it shares the memory. */
+static problem alone(const problem *p, int64_t b) {
+    problem item = *p;
+    mha_attention_args *a = &item.args;
+    mha_tensor *tensors[] = {&a->q, &a->k, &a->v, &a->out};
+    for (size_t i = 0; i < COUNT(tensors); i++)
+        tensors[i]->data = (float *)tensors[i]->data + b * tensors[i]->stride[0];
+    if (a->mask.data != NULL)
+        a->mask.data = (char *)a->mask.data + b * a->mask.stride[0] * (a->mask.dtype == MHA_BOOL ? 1 : 4);
+    if (a->lse.data != NULL) a->lse.data += b * a->lse.stride[0];
+    if (a->scores.data != NULL) a->scores.data = (float *)a->scores.data + b * a->scores.stride[0];
+    if (a->kv_lens != NULL) a->kv_lens = &p->kv_lens[b];
+    if (a->q_offsets != NULL) a->q_offsets = &p->q_offsets[b];
+    a->batch = 1;
+    return item;
+}
+
+static void check_batch(const char *who, const mha_context *context, problem *p) {
+    outputs whole = problem_run(p, context, NULL);
+    for (int64_t b = 0; b < p->args.batch; b++) {
+        char name[128];
+        snprintf(name, sizeof name, "%s, batch item %lld alone", who, (long long)b);
+        problem item = alone(p, b);
+        outputs got = problem_run(&item, context, NULL);
+        const outputs wanted = {.n_out = got.n_out, .n_lse = got.n_lse, .n_scores = got.n_scores,
+                                .out = whole.out + b * got.n_out, .lse = whole.lse + b * got.n_lse,
+                                .scores = whole.scores + b * got.n_scores};
+        check_same_outputs(name, p, &got, &wanted);
+        outputs_free(&got);
+    }
+    outputs_free(&whole);
+}
+
+/* The same keys as the whole of kv_len, and as the first of more: the rest hold NaN. */
+static void check_padding(const char *who, const mha_context *context, problem *p) {
+    static const int64_t lens[] = {1, 63, 64, 129, 512, 513, 1025};
+    if (p->args.scores.data != NULL) return; /* has a column for each key */
+    for (size_t i = 0; i < COUNT(lens); i++) {
+        if (lens[i] >= p->spec.kv_len) continue;
+        char name[128];
+        snprintf(name, sizeof name, "%s, %lld keys and padding", who, (long long)lens[i]);
+        spec s = p->spec;
+        s.lens = false;
+        problem padded, exact;
+        problem_make(&padded, &s, GUARD_START);
+        for (int64_t b = 0; b < s.batch; b++) padded.kv_lens[b] = lens[i];
+        contents_fill_padding(&padded);
+        exact = padded;
+        exact.args.kv_len = lens[i];
+        padded.args.kv_lens = padded.kv_lens;
+        outputs wanted = problem_run(&exact, context, NULL), got = problem_run(&padded, context, NULL);
+        check_same_outputs(name, p, &got, &wanted);
+        outputs_free(&wanted);
+        outputs_free(&got);
+        problem_free(&padded);
+    }
+}
+
+/* Query heads that share one KV head, and the same with a KV head for each (zero stride). */
+static void check_groups(const char *who, const mha_context *context, problem *p) {
+    spec s = p->spec;
+    s.batch = 1, s.q_heads = 6, s.kv_heads = 1;
+    problem together, apart;
+    problem_make(&together, &s, GUARD_END);
+    apart = together;
+    apart.args.kv_heads = s.q_heads;
+    apart.args.k.stride[1] = apart.args.v.stride[1] = 0;
+    outputs wanted = problem_run(&together, context, NULL), got = problem_run(&apart, context, NULL);
+    char name[128];
+    snprintf(name, sizeof name, "%s, KV head repeated", who);
+    check_same_outputs(name, &together, &got, &wanted);
+    outputs_free(&wanted);
+    outputs_free(&got);
+    problem_free(&together);
+}
+
+static void workers(const char *isa) { for_each(isa, check_workers); }
+static void batches(const char *isa) { for_each(isa, check_batch); }
+static void padding(const char *isa) { for_each(isa, check_padding); }
+static void shared_kv_heads(const char *isa) { for_each(isa, check_groups); }
+
+int main(void) {
+    static const isa_test tests[] = {ISA_TEST(workers), ISA_TEST(batches), ISA_TEST(padding),
+                                     ISA_TEST(shared_kv_heads)};
+    return isa_tests_run(tests, COUNT(tests));
+}

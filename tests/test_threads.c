@@ -1,0 +1,67 @@
+/* One context, many threads at once, each with its own call; for the thread sanitizer too. */
+#include "check.h"
+#include "executor.h"
+#include "isas.h"
+#include "test.h"
+
+#include <pthread.h>
+
+enum { CALLERS = 4, CALLS = 5 };
+
+typedef struct caller {
+    const mha_context *context;
+    problem p;
+    pthread_t thread;
+    mha_executor executor;
+    mha_status status;
+    size_t workspace_bytes;
+    char *workspace;
+} caller;
+
+/* Without cmocka, which is for one thread. */
+static void *call(void *argument) {
+    caller *c = argument;
+    for (int i = 0; i < CALLS && c->status == MHA_OK; i++)
+        c->status = mha_attention(c->context, &c->p.args, &c->executor, c->workspace, c->workspace_bytes);
+    return NULL;
+}
+
+static void caller_prepare(caller *c, const mha_context *context, size_t i) {
+    const spec specs[CALLERS] = {
+        {.what = "prefill", .batch = 2, .q_heads = 2, .kv_heads = 1, .q_len = 60, .kv_len = 90, .head_dim = 24},
+        {.what = "decode", .batch = 1, .q_heads = 4, .kv_heads = 2, .q_len = 1, .kv_len = 1300, .head_dim = 16},
+        {.what = "causal", .batch = 1, .q_heads = 2, .kv_heads = 2, .q_len = 90, .kv_len = 90, .head_dim = 9, .causal = true},
+        {.what = "bias", .batch = 1, .q_heads = 2, .kv_heads = 2, .q_len = 20, .kv_len = 150, .head_dim = 9, .mask = MASK_BIAS,
+         .scores = BIASED},
+    };
+    *c = (caller){.context = context, .executor = executor_make(1 + i % 3)};
+    problem_make(&c->p, &specs[i], GUARD_END);
+    assert_int_equal(MHA_OK, mha_attention_workspace_size(context, &c->p.args, c->executor.n_workers, &c->workspace_bytes));
+    c->workspace = test_malloc(c->workspace_bytes);
+}
+
+static void concurrent_calls(const char *isa) {
+    mha_context *context = isa_context(isa, MHA_EXP_AUTO);
+    caller *callers = test_malloc(CALLERS * sizeof *callers);
+    for (size_t i = 0; i < CALLERS; i++) caller_prepare(&callers[i], context, i);
+    for (size_t i = 0; i < CALLERS; i++)
+        assert_int_equal(0, pthread_create(&callers[i].thread, NULL, call, &callers[i]));
+    for (size_t i = 0; i < CALLERS; i++) pthread_join(callers[i].thread, NULL);
+    for (size_t i = 0; i < CALLERS; i++) {
+        caller *c = &callers[i];
+        assert_int_equal(MHA_OK, c->status);
+        outputs got = outputs_take(&c->p), wanted = problem_run(&c->p, context, NULL);
+        check_same_outputs(isa, &c->p, &got, &wanted);
+        outputs_free(&got);
+        outputs_free(&wanted);
+        test_free(c->workspace);
+        problem_free(&c->p);
+    }
+    test_free(callers);
+    mha_context_destroy(context);
+}
+
+int main(void) {
+    static const isa_test tests[] = {ISA_TEST(concurrent_calls)};
+    return isa_tests_run(tests, COUNT(tests));
+}
