@@ -1,0 +1,72 @@
+"""Runs stages, prints a line for each and the sum."""
+
+import argparse
+import collections
+import sys
+import time
+
+from pipeline.build import LOGS, Broken
+from pipeline.results import FAILED, PASSED, SKIPPED, Isas, Result
+from pipeline.stages import QUICK_STAGES, STAGES
+
+SHOWN_LINES = 25  # of what a failed test printed
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(prog="scripts/test", description="Runs the tests of libmha.")
+    parser.add_argument("--quick", action="store_true", help=f"only {', '.join(QUICK_STAGES)}, with fewer cases")
+    parser.add_argument("--list", action="store_true", help="print the stages and what they do")
+    parser.add_argument("stage", nargs="*", choices=[[], *STAGES], metavar="stage")
+    return parser.parse_args()
+
+
+def run_stage(name, quick):
+    (LOGS / f"{name}.log").unlink(missing_ok=True)
+    try:
+        return STAGES[name](quick)
+    except Broken as broken:
+        return [Result(f"{name}: {broken}", FAILED, broken.output)], Isas()
+
+
+def print_failure(result):
+    lines = result.detail.strip().splitlines()
+    print(f"  FAILED {result.name}")
+    if len(lines) > SHOWN_LINES:
+        print(f"    ... {len(lines) - SHOWN_LINES} lines more in build/logs")
+    for line in lines[-SHOWN_LINES:]:
+        print(f"    {line}")
+
+
+def count(results):
+    counts = collections.Counter(result.outcome for result in results)
+    return ", ".join(f"{counts[outcome]:4} {outcome}" for outcome in (PASSED, FAILED, SKIPPED))
+
+
+def main():
+    arguments = parse_arguments()
+    if arguments.list:
+        for name, stage in STAGES.items():
+            print(f"{name:12} {stage.__doc__}")
+        return 0
+
+    LOGS.mkdir(parents=True, exist_ok=True)
+    results, isas = [], Isas()
+    for name in arguments.stage or (QUICK_STAGES if arguments.quick else STAGES):
+        start = time.monotonic()
+        print(f"{name:12}", end="", flush=True)
+        stage_results, stage_isas = run_stage(name, arguments.quick)
+        print(f"{count(stage_results)} {time.monotonic() - start:6.0f} s", flush=True)
+        for result in stage_results:
+            if result.outcome == FAILED:
+                print_failure(result)
+        results += stage_results
+        isas.add(stage_isas)
+
+    print(f"instruction sets exercised: {' '.join(sorted(isas.exercised)) or 'none'}")
+    if isas.lacking - isas.exercised:
+        print(f"skipped, because this CPU lacks them: {' '.join(sorted(isas.lacking - isas.exercised))}")
+    print(" ".join(count(results).split()))
+    return 1 if any(result.outcome == FAILED for result in results) else 0
+
+
+sys.exit(main())

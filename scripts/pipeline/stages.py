@@ -1,0 +1,154 @@
+"""The stages of scripts/test, in order.  A stage is a function that returns (results, instruction sets)."""
+
+import platform
+
+from pipeline import consumers, objects
+from pipeline.build import BUILD, CLANG, GCC, ROOT, LOGS, compile_only, run, run_tests, try_run
+from pipeline.results import SKIPPED, Isas, Result, check, of_pytest
+
+TESTS = "-Dtests=true"
+QUICK = {"MHA_TEST_QUICK": "1"}
+IS_X86 = platform.machine() == "x86_64"
+# Sanitizers report the first error and end the test; Meson's own defaults for them hold as well.
+SANITIZED = [TESTS, "-Ddefault_library=static", "-Dbuildtype=debugoptimized"]
+
+
+def gcc(quick):
+    """gcc, warnings are errors; every test on every instruction set of this CPU"""
+    directory, built = compile_only("gcc", [TESTS, "-Dbench=true"])
+    results, isas = run_tests(directory, "gcc", env=QUICK if quick else None)
+    return [built, *results], isas
+
+
+def clang(quick):
+    """clang 19, warnings are errors; the short list of cases"""
+    directory, built = compile_only("clang", [TESTS, "-Dbench=true"], CLANG)
+    results, isas = run_tests(directory, "clang", env=QUICK)
+    return [built, *results], isas
+
+
+def address(quick):
+    """address and undefined-behaviour sanitizers, the short list of cases"""
+    directory, built = compile_only("address", [*SANITIZED, "-Db_sanitize=address,undefined"])
+    results, isas = run_tests(directory, "address", ["--timeout-multiplier=4"], QUICK)
+    return [built, *results], isas
+
+
+def thread(quick):
+    """thread sanitizer, on the tests that share work among threads"""
+    directory, built = compile_only("thread", [*SANITIZED, "-Db_sanitize=thread"])
+    results, isas = run_tests(directory, "thread", ["--suite=threads", "--timeout-multiplier=4"], QUICK)
+    return [built, *results], isas
+
+
+def emulate_arm(cpu, name):
+    directory, built = compile_only("aarch64", [TESTS, f"--cross-file={ROOT}/cross/aarch64-linux-gnu.ini"], {})
+    results, isas = run_tests(directory, name, ["--suite=quick", "--timeout-multiplier=4"], QUICK | {"QEMU_CPU": cpu})
+    return [built, *results], isas
+
+
+def aarch64(quick):
+    """aarch64 in qemu-user as cortex-a57, plain NEON; the short list of cases"""
+    return emulate_arm("cortex-a57", "aarch64")
+
+
+def aarch64_max(quick):
+    """aarch64 in qemu-user with all that qemu has; the short list of cases"""
+    return emulate_arm("max", "aarch64-max")
+
+
+# x86-64-v1 and nothing more.
+OLD_X86 = {"QEMU_CPU": "qemu64,-sse3"}
+
+
+def refuses(flag, code):
+    """The emulated old CPU traps what the baseline lacks; otherwise passing there would mean nothing."""
+    source, program = LOGS / f"refuse{flag}.c", LOGS / f"refuse{flag}"
+    source.write_text(f"#include <immintrin.h>\nint main(int n, char **v) {{ (void)v; {code} }}\n")
+    run(["gcc", flag, "-O1", source, "-o", program], "x86-64-v1")
+    status, _ = try_run(["qemu-x86_64", program], "x86-64-v1", OLD_X86)
+    return check(f"x86-64-v1: the emulated CPU traps {flag[2:]} code", status == -4, f"exit status {status}")
+
+
+def x86_64_v1(quick):
+    """x86-64-v1 in qemu-user; the short list of cases"""
+    directory, built = compile_only("gcc", [TESTS, "-Dbench=true"])
+    traps = [
+        refuses("-mavx", "__m256 x = _mm256_set1_ps(n); return _mm256_movemask_ps(x);"),
+        refuses("-msse3", "__m128 x = _mm_set1_ps(n); return _mm_movemask_ps(_mm_hadd_ps(x, x));"),
+    ]
+    arguments = ["--suite=quick", "--wrapper=qemu-x86_64", "--timeout-multiplier=4"]
+    results, isas = run_tests(directory, "x86-64-v1", arguments, QUICK | OLD_X86)
+    return [*traps, *results], isas
+
+
+def compiled(quick):
+    """what the objects hold: instructions, SLEEF's names, exported names"""
+    directory, built = compile_only("gcc", [TESTS, "-Dbench=true"])
+    results = objects.baseline_results(directory, "objects") if IS_X86 else []
+    results += objects.sleef_results(directory / "src" / "libmha.a", "objects")
+    results += objects.export_results(directory / "src" / "libmha.so", ROOT / "include" / "mha" / "mha.h", "objects")
+    return results, Isas()
+
+
+def headers(quick):
+    """public headers alone, as C11 and C++17, with gcc and clang"""
+    warnings = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Werror", "-fsyntax-only"]
+    languages = {"gcc": "c11", "g++": "c++17", "clang-19": "c11", "clang++-19": "c++17"}
+    cases = [("mha.h", []), ("threads.h", []), ("threads.h", ["-DMHA_WITH_PTHREADPOOL"])]
+    results = []
+    for compiler, standard in languages.items():
+        language = standard.rstrip("0123456789")
+        # clang has no omp.h of its own.
+        with_openmp = [("threads.h", ["-fopenmp"])] if compiler in ("gcc", "g++") else []
+        for header, options in cases + with_openmp:
+            command = [compiler, f"-std={standard}", *warnings, *options, f"-I{ROOT}/include", "-x", language]
+            status, output = try_run([*command, "-include", f"mha/{header}", "/dev/null"], "headers")
+            results.append(check(f"headers: {header} {' '.join([compiler, *options])}", status == 0, output))
+    return results, Isas()
+
+
+def installed(quick):
+    """separate Meson and CMake projects that use the library"""
+    return consumers.results(), Isas()
+
+
+def python(quick):
+    """the Python package, installed from this tree"""
+    run([ROOT / "scripts" / "install-python"], "python")
+    log = BUILD / "logs" / "pytest.xml"
+    log.unlink(missing_ok=True)
+    status, output = try_run(["python", "-m", "pytest", "-q", f"--junitxml={log}"], "python")
+    results = of_pytest(log) if log.exists() else []
+    results.append(check("python: pytest ran tests and found no failure", status == 0 and results, output))
+    return results, Isas()
+
+
+def formatting(quick):
+    """clang-format on each C and C++ file"""
+    files = run(["git", "ls-files", "*.c", "*.cc", "*.cpp", "*.h"], "format").split()
+    different = [file for file in files if try_run(["clang-format-19", "--dry-run", "-Werror", file], "format")[0] != 0]
+    return [check("format: clang-format has nothing to change", files and not different, "\n".join(different))], Isas()
+
+
+def not_here(name):
+    return lambda quick: ([Result(f"{name}: needs an x86-64 machine", SKIPPED)], Isas())
+
+
+STAGES = {
+    "gcc": gcc,
+    "objects": compiled,
+    "headers": headers,
+    "format": formatting,
+    "python": python,
+    "consumers": installed,
+    "clang": clang,
+    "address": address,
+    "thread": thread,
+    "x86-64-v1": x86_64_v1,
+    "aarch64": aarch64,
+    "aarch64-max": aarch64_max,
+}
+QUICK_STAGES = ["gcc", "objects", "headers", "format", "python"]
+if not IS_X86:
+    STAGES |= {name: not_here(name) for name in ("x86-64-v1", "aarch64", "aarch64-max")}
