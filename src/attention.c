@@ -77,8 +77,8 @@ static void chunk_open(chunk *chunk) {
         mha_rows_open(plan, chunk->batch, chunk->row0 + t * path->max_rows, tile->rows, rows);
         for (int32_t r = 0; r < tile->rows; r++) {
             const int64_t row = rows->row0 + r;
-            queries[r] = row_of(&args->q, chunk->batch, mha_row_head(plan, chunk->kv_head, row),
-                                mha_row_query(plan, row));
+            queries[r] =
+                row_of(&args->q, chunk->batch, mha_row_head(plan, chunk->kv_head, row), mha_row_query(plan, row));
         }
         for (int32_t r = 0; r < tile->lanes; r++) tile->max[r] = -INFINITY, tile->sum[r] = 0;
         path->load(tile, queries, (int32_t)args->head_dim, (int32_t)args->v_head_dim, plan->softmax.q_factor);
@@ -97,12 +97,15 @@ static void chunk_block(chunk *chunk, int64_t key0) {
     const mha_attention_args *args = &plan->args;
     const mha_worker_memory *memory = &chunk->memory;
     mha_tile_place place = {.plan = plan, .batch = chunk->batch, .kv_head = chunk->kv_head, .key0 = key0};
-    mha_kv_block block = {
-        .k = row_of(&args->k, chunk->batch, chunk->kv_head, key0), .k_stride = args->k.stride[2],
-        .v = row_of(&args->v, chunk->batch, chunk->kv_head, key0), .v_stride = args->v.stride[2],
-        .packed_k = memory->packed_k, .packed_v = memory->packed_v,
-        .keys = (int32_t)mha_min(plan->kernels->block_keys, args->kv_len - key0),
-        .head_dim = (int32_t)args->head_dim, .v_head_dim = (int32_t)args->v_head_dim};
+    mha_kv_block block = {.k = row_of(&args->k, chunk->batch, chunk->kv_head, key0),
+                          .k_stride = args->k.stride[2],
+                          .v = row_of(&args->v, chunk->batch, chunk->kv_head, key0),
+                          .v_stride = args->v.stride[2],
+                          .packed_k = memory->packed_k,
+                          .packed_v = memory->packed_v,
+                          .keys = (int32_t)mha_min(plan->kernels->block_keys, args->kv_len - key0),
+                          .head_dim = (int32_t)args->head_dim,
+                          .v_head_dim = (int32_t)args->v_head_dim};
     const bool one_by_one = args->scores.data != NULL || (args->mask.data != NULL && args->mask.dtype != MHA_BOOL);
     bool packed = !plan->path->packs, active = false;
 
@@ -165,8 +168,8 @@ static void attention_task(void *closure, size_t worker, size_t index) {
     chunk_open(&chunk);
     for (int64_t key0 = chunk.first_key / step * step; key0 < chunk.last_key; key0 += step) chunk_block(&chunk, key0);
     for (int64_t t = 0; t < chunk.tiles; t++) {
-        const mha_tile_place place = {.plan = plan, .rows = &chunk.memory.rows[t], .batch = chunk.batch,
-                                      .kv_head = chunk.kv_head};
+        const mha_tile_place place = {
+            .plan = plan, .rows = &chunk.memory.rows[t], .batch = chunk.batch, .kv_head = chunk.kv_head};
         mha_scores_finish(&place, &chunk.memory.tiles[t]);
         tile_close(&chunk, &chunk.memory.tiles[t], place.rows);
     }
@@ -217,9 +220,8 @@ mha_status mha_attention(const mha_context *context, const mha_attention_args *a
     return status;
 }
 
-mha_status mha_attention_check(const mha_context *context, const mha_attention_args *args,
-                               const mha_executor *executor, const void *workspace, size_t workspace_bytes,
-                               char *text, size_t text_bytes) {
+mha_status mha_attention_check(const mha_context *context, const mha_attention_args *args, const mha_executor *executor,
+                               const void *workspace, size_t workspace_bytes, char *text, size_t text_bytes) {
     mha_plan plan;
     return prepare(&plan, context, args, executor, workspace, workspace_bytes, (mha_message){text, text_bytes});
 }
@@ -246,8 +248,8 @@ mha_status mha_attention_describe(const mha_context *context, const mha_attentio
              "chunks: %lld of up to %lld rows a KV head\nsplits: at most %lld of the keys\ntasks: %lld\n"
              "workspace: %zu bytes, %zu a worker\n",
              plan.kernels->isa, plan.path == &plan.kernels->decode ? "decode" : "tile",
-             plan.exp == 0 ? "sleef" : "fused", plan.path->max_rows, plan.kernels->block_keys,
-             (long long)plan.chunks, (long long)plan.chunk_rows, (long long)plan.splits, (long long)plan.tasks,
-             plan.workspace_bytes, plan.worker_bytes);
+             plan.exp == 0 ? "sleef" : "fused", plan.path->max_rows, plan.kernels->block_keys, (long long)plan.chunks,
+             (long long)plan.chunk_rows, (long long)plan.splits, (long long)plan.tasks, plan.workspace_bytes,
+             plan.worker_bytes);
     return MHA_OK;
 }

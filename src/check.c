@@ -55,19 +55,22 @@ static mha_status check_options(mha_attention_args *args, mha_message message) {
 static mha_status tensor_span(const char *name, const mha_tensor *tensor, int64_t batch, int64_t heads, int64_t tokens,
                               int64_t dim, mha_span *span, mha_message message) {
     TRY(mha_check_dtype(name, tensor->dtype, false, message));
-    *span = (mha_span){.name = name, .data = tensor->data, .element_bytes = sizeof(float),
+    *span = (mha_span){.name = name,
+                       .data = tensor->data,
+                       .element_bytes = sizeof(float),
                        .extent = {batch, heads, tokens, dim},
                        .stride = {tensor->stride[0], tensor->stride[1], tensor->stride[2], 1}};
     return mha_span_resolve(span, message);
 }
 
 /* A mask, or the scores output: optional. */
-mha_status mha_scores_span(const char *name, const mha_score_tensor *tensor, const mha_attention_args *args,
-                              bool mask, mha_span *span, mha_message message) {
+mha_status mha_scores_span(const char *name, const mha_score_tensor *tensor, const mha_attention_args *args, bool mask,
+                           mha_span *span, mha_message message) {
     *span = (mha_span){.name = name, .empty = true};
     if (tensor->data == NULL) return MHA_OK;
     TRY(mha_check_dtype(name, tensor->dtype, mask, message));
-    *span = (mha_span){.name = name, .data = tensor->data,
+    *span = (mha_span){.name = name,
+                       .data = tensor->data,
                        .element_bytes = tensor->dtype == MHA_BOOL ? 1 : (int64_t)sizeof(float),
                        .extent = {args->batch, args->q_heads, args->q_len, args->kv_len},
                        .stride = {tensor->stride[0], tensor->stride[1], tensor->stride[2], tensor->stride[3]}};
@@ -81,7 +84,9 @@ static mha_status lse_span(const mha_attention_args *args, mha_span *span, mha_m
     const mha_row_tensor *lse = &args->lse;
     *span = (mha_span){.name = "lse", .empty = true};
     if (lse->data == NULL) return MHA_OK;
-    *span = (mha_span){.name = "lse", .data = lse->data, .element_bytes = sizeof(float),
+    *span = (mha_span){.name = "lse",
+                       .data = lse->data,
+                       .element_bytes = sizeof(float),
                        .extent = {args->batch, args->q_heads, args->q_len, 1},
                        .stride = {lse->stride[0], lse->stride[1], lse->stride[2], 1}};
     return mha_span_resolve(span, message);

@@ -20,7 +20,8 @@ typedef struct mha_message {
 #if defined(__GNUC__)
 __attribute__((format(printf, 3, 4)))
 #endif
-mha_status mha_fail(mha_message message, mha_status status, const char *format, ...);
+mha_status
+mha_fail(mha_message message, mha_status status, const char *format, ...);
 
 /* Empties the message and returns MHA_OK. */
 mha_status mha_succeed(mha_message message);

@@ -135,8 +135,8 @@ mha_status mha_context_create(const mha_context_options *given, mha_context **co
     mha_context *created = options.allocator.allocate(options.allocator.user, sizeof *created);
     if (created == NULL)
         return mha_fail(message, MHA_OUT_OF_MEMORY, "allocate returned NULL for %zu bytes", sizeof *created);
-    *created = (mha_context){
-        .kernels = kernels, .exp = options.exp == MHA_EXP_SLEEF ? 0 : 1, .allocator = options.allocator};
+    *created =
+        (mha_context){.kernels = kernels, .exp = options.exp == MHA_EXP_SLEEF ? 0 : 1, .allocator = options.allocator};
     *context = created;
     return mha_succeed(message);
 }

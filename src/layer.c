@@ -55,7 +55,9 @@ static mha_status check_batch(const mha_layer_args *args, mha_message message) {
 static mha_status activation_span(const char *name, const mha_activation *activation, int64_t batch, int64_t tokens,
                                   int64_t width, mha_span *span, mha_message message) {
     TRY(mha_check_dtype(name, activation->dtype, false, message));
-    *span = (mha_span){.name = name, .data = activation->data, .element_bytes = sizeof(float),
+    *span = (mha_span){.name = name,
+                       .data = activation->data,
+                       .element_bytes = sizeof(float),
                        .extent = {batch, 1, tokens, width},
                        .stride = {activation->stride[0], 0, activation->stride[1], 1}};
     return mha_span_resolve(span, message);
@@ -95,8 +97,8 @@ static mha_attention_args attention_of(const mha_layer *layer, const mha_layer_a
 }
 
 /* Places a [batch, tokens, heads, dim] tensor at *cursor, and moves it on. */
-static mha_rows_view place(mha_tensor *tensor, int64_t batch, int64_t tokens, int64_t heads, int64_t dim,
-                           char *base, size_t *used) {
+static mha_rows_view place(mha_tensor *tensor, int64_t batch, int64_t tokens, int64_t heads, int64_t dim, char *base,
+                           size_t *used) {
     const int64_t width = heads * dim;
     tensor->data = base == NULL ? NULL : base + *used;
     tensor->stride[0] = tokens * width, tensor->stride[1] = dim, tensor->stride[2] = width;
@@ -109,8 +111,7 @@ static mha_rows_view view(const mha_activation *activation) {
 }
 
 /* Lays out the workspace (base NULL: measures it) and cuts the projections. */
-static mha_status lay_out(layer_call *call, const mha_layer *layer, size_t n_workers, char *base,
-                          mha_message message) {
+static mha_status lay_out(layer_call *call, const mha_layer *layer, size_t n_workers, char *base, mha_message message) {
     const mha_layer_args *a = &call->args;
     const mha_kernels *kernels = layer->context->kernels;
     mha_attention_args *attention = &call->plan.args;
@@ -132,8 +133,10 @@ static mha_status lay_out(layer_call *call, const mha_layer *layer, size_t n_wor
     TRY(mha_plan_cut(&call->plan, n_workers, message));
     const size_t per_worker = mha_align_up(kernels->gemm_scratch_floats * sizeof(float));
     if (__builtin_mul_overflow(per_worker, n_workers, &scratch_bytes))
-        return mha_fail(message, MHA_INVALID_ARGUMENT, "n_workers is %zu, expected few enough for the workspace to fit "
-                        "in memory", n_workers);
+        return mha_fail(message, MHA_INVALID_ARGUMENT,
+                        "n_workers is %zu, expected few enough for the workspace to fit "
+                        "in memory",
+                        n_workers);
     used += call->plan.workspace_bytes > scratch_bytes ? call->plan.workspace_bytes : scratch_bytes;
     call->workspace_bytes = used + MHA_ALIGN - 1;
     return MHA_OK;
@@ -149,8 +152,8 @@ static mha_status read_args(layer_call *call, const mha_layer *layer, const mha_
     if (args->kv_len == -1) { /* self-attention */
         if (layer->kv_dim != layer->q_dim)
             return mha_fail(message, MHA_INVALID_ARGUMENT,
-                            "kv_len is -1, self-attention, expected a kv input: kv_dim is %" PRId64
-                            ", q_dim %" PRId64, layer->kv_dim, layer->q_dim);
+                            "kv_len is -1, self-attention, expected a kv input: kv_dim is %" PRId64 ", q_dim %" PRId64,
+                            layer->kv_dim, layer->q_dim);
         args->kv_len = args->q_len;
         args->kv = args->q;
     }

@@ -51,7 +51,10 @@ static mha_status check_sizes(mha_layer_desc *desc, mha_message message) {
 static mha_status check_linear(const char *name, mha_linear *linear, int64_t out, int64_t in, mha_message message) {
     if (linear->weight_stride == 0) linear->weight_stride = in;
     TRY(mha_check_dtype(name, linear->dtype, false, message));
-    mha_span span = {.name = name, .data = linear->weight, .element_bytes = sizeof(float), .extent = {1, 1, out, in},
+    mha_span span = {.name = name,
+                     .data = linear->weight,
+                     .element_bytes = sizeof(float),
+                     .extent = {1, 1, out, in},
                      .stride = {0, 0, linear->weight_stride, 1}};
     return mha_span_resolve(&span, message);
 }
@@ -64,8 +67,8 @@ static mha_status unstack(mha_layer_desc *desc, mha_message message) {
         return mha_fail(message, MHA_INVALID_ARGUMENT,
                         "wqkv is set beside wq, wk or wv, expected either the stacked weights or the separate ones");
     if (desc->kv_dim != desc->q_dim)
-        return mha_fail(message, MHA_INVALID_ARGUMENT,
-                        "kv_dim is %" PRId64 " with wqkv, expected q_dim, %" PRId64, desc->kv_dim, desc->q_dim);
+        return mha_fail(message, MHA_INVALID_ARGUMENT, "kv_dim is %" PRId64 " with wqkv, expected q_dim, %" PRId64,
+                        desc->kv_dim, desc->q_dim);
     TRY(check_linear("wqkv", &desc->wqkv, q_out + k_out + desc->kv_heads * desc->v_head_dim, desc->q_dim, message));
     mha_linear *parts[3] = {&desc->wq, &desc->wk, &desc->wv};
     const int64_t row[3] = {0, q_out, q_out + k_out};
@@ -115,8 +118,12 @@ static size_t layer_lay_out(mha_layer *layer, const packed_header *header, const
 static packed_header header_of(const mha_layer_desc *desc, const mha_kernels *kernels) {
     const mha_linear *linears[MHA_WEIGHTS] = {&desc->wq, &desc->wk, &desc->wv, &desc->wo};
     packed_header header = {.magic = {'m', 'h', 'a', 'l', 'a', 'y', 'e', 'r'},
-                            .q_heads = desc->q_heads, .kv_heads = desc->kv_heads, .head_dim = desc->head_dim,
-                            .v_head_dim = desc->v_head_dim, .q_dim = desc->q_dim, .kv_dim = desc->kv_dim,
+                            .q_heads = desc->q_heads,
+                            .kv_heads = desc->kv_heads,
+                            .head_dim = desc->head_dim,
+                            .v_head_dim = desc->v_head_dim,
+                            .q_dim = desc->q_dim,
+                            .kv_dim = desc->kv_dim,
                             .out_dim = desc->out_dim};
     mha_layer unused;
     snprintf(header.version, sizeof header.version, "%s", mha_version());
@@ -136,8 +143,7 @@ static void pack(const mha_layer_desc *desc, const packed_header *header, const 
         const mha_gemm *weight = &layer.weight[i];
         kernels->pack_weights(linears[i]->weight, linears[i]->weight_stride, weight->out, weight->in,
                               (float *)weight->packed);
-        if (weight->bias != NULL)
-            memcpy((float *)weight->bias, linears[i]->bias, (size_t)weight->out * sizeof(float));
+        if (weight->bias != NULL) memcpy((float *)weight->bias, linears[i]->bias, (size_t)weight->out * sizeof(float));
     }
 }
 
@@ -197,15 +203,20 @@ mha_status mha_layer_borrow(const mha_context *context, const void *packed, size
                         packed_bytes, sizeof header);
     memcpy(&header, packed, sizeof header);
     if (memcmp(header.magic, "mhalayer", sizeof header.magic) != 0)
-        return mha_fail(message, MHA_INVALID_ARGUMENT, "packed does not begin with \"mhalayer\", expected what "
+        return mha_fail(message, MHA_INVALID_ARGUMENT,
+                        "packed does not begin with \"mhalayer\", expected what "
                         "mha_layer_pack wrote");
     header.version[sizeof header.version - 1] = header.isa[sizeof header.isa - 1] = '\0';
     if (strcmp(header.version, mha_version()) != 0 || strcmp(header.isa, context->kernels->isa) != 0)
         return mha_fail(message, MHA_UNSUPPORTED,
                         "packed was written by version %s for \"%s\", expected version %s and \"%s\"", header.version,
                         header.isa, mha_version(), context->kernels->isa);
-    mha_layer_desc sizes = {.q_heads = header.q_heads, .kv_heads = header.kv_heads, .head_dim = header.head_dim,
-                            .v_head_dim = header.v_head_dim, .q_dim = header.q_dim, .kv_dim = header.kv_dim,
+    mha_layer_desc sizes = {.q_heads = header.q_heads,
+                            .kv_heads = header.kv_heads,
+                            .head_dim = header.head_dim,
+                            .v_head_dim = header.v_head_dim,
+                            .q_dim = header.q_dim,
+                            .kv_dim = header.kv_dim,
                             .out_dim = header.out_dim};
     TRY(check_sizes(&sizes, message));
     mha_layer checked;

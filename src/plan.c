@@ -1,13 +1,12 @@
 #include "plan.h"
 
-#include <string.h>
 
 enum {
-    DECODE_MAX_Q_LEN = 4,  /* up to here K and V are read in place, once */
-    SPLIT_MAX_Q_LEN = 64,  /* longer queries give enough tasks without splits */
-    SPLIT_MIN_KEYS = 512,  /* merging costs 1% of a split of this length */
-    TASKS_PER_WORKER = 4,  /* so that the last task to finish is short */
-    CHUNK_MAX_TILES = 16,  /* packing a block costs 3% of as many AVX-512 tiles */
+    DECODE_MAX_Q_LEN = 4,     /* up to here K and V are read in place, once */
+    SPLIT_MAX_Q_LEN = 64,     /* longer queries give enough tasks without splits */
+    SPLIT_MIN_KEYS = 512,     /* merging costs 1% of a split of this length */
+    TASKS_PER_WORKER = 4,     /* so that the last task to finish is short */
+    CHUNK_MAX_TILES = 16,     /* packing a block costs 3% of as many AVX-512 tiles */
     CHUNK_MAX_BYTES = 1 << 20 /* of a worker's memory; documented.  One tile fits up to head_dim 256 */
 };
 

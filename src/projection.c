@@ -9,8 +9,12 @@ enum {
 
 mha_projection mha_projection_cut(const mha_kernels *kernels, const mha_gemm *weight, int64_t batch, int64_t tokens,
                                   mha_rows_view x, mha_rows_view y, size_t n_workers) {
-    mha_projection p = {.kernels = kernels, .gemm = *weight, .items = batch, .rows = tokens,
-                        .x_item_stride = x.batch_stride, .y_item_stride = y.batch_stride};
+    mha_projection p = {.kernels = kernels,
+                        .gemm = *weight,
+                        .items = batch,
+                        .rows = tokens,
+                        .x_item_stride = x.batch_stride,
+                        .y_item_stride = y.batch_stride};
     p.gemm.x = x.data;
     p.gemm.x_stride = x.token_stride;
     p.gemm.y = y.data;

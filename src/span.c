@@ -9,12 +9,13 @@ mha_status mha_span_resolve(mha_span *span, mha_message message) {
         if (span->extent[i] == 0) span->empty = true;
     if (span->empty) return MHA_OK;
     if (span->data == NULL)
-        return mha_fail(message, MHA_INVALID_ARGUMENT, "%s.data is NULL, expected an array of [%" PRId64 ", %" PRId64
-                        ", %" PRId64 ", %" PRId64 "]", span->name, span->extent[0], span->extent[1], span->extent[2],
-                        span->extent[3]);
+        return mha_fail(message, MHA_INVALID_ARGUMENT,
+                        "%s.data is NULL, expected an array of [%" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64 "]",
+                        span->name, span->extent[0], span->extent[1], span->extent[2], span->extent[3]);
     if ((uintptr_t)span->data % (uintptr_t)span->element_bytes != 0)
-        return mha_fail(message, MHA_INVALID_ARGUMENT, "%s.data is %p, expected the alignment of its element, %" PRId64
-                        " bytes", span->name, span->data, span->element_bytes);
+        return mha_fail(message, MHA_INVALID_ARGUMENT,
+                        "%s.data is %p, expected the alignment of its element, %" PRId64 " bytes", span->name,
+                        span->data, span->element_bytes);
     for (int i = 0; i < MHA_SPAN_DIMS; i++) {
         int64_t reach;
         int64_t *side = span->stride[i] < 0 ? &low : &high;
@@ -64,8 +65,8 @@ mha_status mha_span_check_distinct(const mha_span *span, mha_message message) {
         const int64_t stride = magnitude(span->stride[dim]);
         if (stride <= reach)
             return mha_fail(message, MHA_INVALID_ARGUMENT,
-                            "%s has stride %" PRId64 " in its %s dimension of %" PRId64
-                            ", expected at least %" PRId64 ", so that no two elements of an output share memory",
+                            "%s has stride %" PRId64 " in its %s dimension of %" PRId64 ", expected at least %" PRId64
+                            ", so that no two elements of an output share memory",
                             span->name, span->stride[dim], dims[dim], span->extent[dim], reach + 1);
         reach += stride * (span->extent[dim] - 1);
     }

@@ -172,7 +172,7 @@ typedef struct mha_attention_args {
     size_t struct_size;
 
     int64_t batch;
-    int64_t q_heads;    /* a multiple of kv_heads; query head h reads KV head h / (q_heads / kv_heads) */
+    int64_t q_heads; /* a multiple of kv_heads; query head h reads KV head h / (q_heads / kv_heads) */
     int64_t kv_heads;
     int64_t q_len;      /* 0 is legal: nothing is written */
     int64_t kv_len;     /* 0 is legal: rows of zeros */
@@ -185,18 +185,18 @@ typedef struct mha_attention_args {
     mha_tensor out; /* [batch, q_heads,  q_len,  v_head_dim]; must not intersect an input, except that it may be rows of
                        a buffer that also holds inputs, if all its rows are apart from theirs (same token stride) */
 
-    float scale;            /* MHA_SCALE_DEFAULT, or any finite value */
+    float scale; /* MHA_SCALE_DEFAULT, or any finite value */
     bool is_causal;
-    int64_t window_left;    /* inclusive distances in keys; -1: unbounded */
+    int64_t window_left; /* inclusive distances in keys; -1: unbounded */
     int64_t window_right;
-    int64_t q_offset;       /* the key position of query 0; may be negative.  0 aligns causality top-left,
+    int64_t q_offset;         /* the key position of query 0; may be negative.  0 aligns causality top-left,
                                kv_len - q_len bottom-right */
     const int64_t *q_offsets; /* NULL, or [batch]: replaces q_offset for each batch item */
     const int64_t *kv_lens;   /* NULL, or [batch]: how many keys of each batch item exist, 0 to kv_len */
 
     mha_score_tensor mask; /* MHA_BOOL: false excludes.  MHA_F32: added to the scaled scores; -inf excludes. */
 
-    mha_row_tensor lse;      /* optional output: log of the sum of exp over a row's visible scores (natural logarithm) */
+    mha_row_tensor lse; /* optional output: log of the sum of exp over a row's visible scores (natural logarithm) */
     mha_score_tensor scores; /* optional output, MHA_F32, for all kv_len keys */
     mha_scores_mode scores_mode;
 } mha_attention_args;
@@ -283,11 +283,11 @@ typedef struct mha_activation {
 typedef struct mha_layer_args {
     size_t struct_size;
     int64_t batch, q_len;
-    int64_t kv_len;       /* -1: self-attention, keys and values come from q and kv is not read */
-    mha_activation q;     /* [batch, q_len, q_dim] */
-    mha_activation kv;    /* [batch, kv_len, kv_dim] */
-    mha_activation out;   /* [batch, q_len, out_dim] */
-    float scale;          /* this and the rest as in mha_attention_args */
+    int64_t kv_len;     /* -1: self-attention, keys and values come from q and kv is not read */
+    mha_activation q;   /* [batch, q_len, q_dim] */
+    mha_activation kv;  /* [batch, kv_len, kv_dim] */
+    mha_activation out; /* [batch, q_len, out_dim] */
+    float scale;        /* this and the rest as in mha_attention_args */
     bool is_causal;
     int64_t window_left, window_right;
     int64_t q_offset;

@@ -64,21 +64,25 @@ V_INLINE float v_sum(vf x) {
 
 V_INLINE void v_transpose(vf r[V_LANES]) {
     vf t[V_LANES];
-    V_UNROLL for (int i = 0; i < 4; i++) { /* pairs of rows */
+    V_UNROLL
+    for (int i = 0; i < 4; i++) { /* pairs of rows */
         t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
         t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
     }
-    V_UNROLL for (int i = 0; i < 2; i++) { /* fours: r[4 i + c] has column c of each 128-bit half */
+    V_UNROLL
+    for (int i = 0; i < 2; i++) { /* fours: r[4 i + c] has column c of each 128-bit half */
         r[4 * i] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0x44);
         r[4 * i + 1] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0xee);
         r[4 * i + 2] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0x44);
         r[4 * i + 3] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0xee);
     }
-    V_UNROLL for (int i = 0; i < 4; i++) { /* halves */
+    V_UNROLL
+    for (int i = 0; i < 4; i++) { /* halves */
         t[i] = _mm256_permute2f128_ps(r[i], r[4 + i], 0x20);
         t[4 + i] = _mm256_permute2f128_ps(r[i], r[4 + i], 0x31);
     }
-    V_UNROLL for (int i = 0; i < V_LANES; i++) r[i] = t[i];
+    V_UNROLL
+    for (int i = 0; i < V_LANES; i++) r[i] = t[i];
 }
 
 V_INLINE void v_store_panels(float *dst, int64_t stride, vf x) {

@@ -61,11 +61,13 @@ V_INLINE float v_sum(vf x) { return _mm512_reduce_add_ps(x); }
 
 V_INLINE void v_transpose(vf r[V_LANES]) {
     vf t[V_LANES];
-    V_UNROLL for (int i = 0; i < 8; i++) { /* pairs of rows */
+    V_UNROLL
+    for (int i = 0; i < 8; i++) { /* pairs of rows */
         t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
         t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
     }
-    V_UNROLL for (int i = 0; i < 4; i++) { /* fours: r[4 i + c] has column c of each 128-bit part */
+    V_UNROLL
+    for (int i = 0; i < 4; i++) { /* fours: r[4 i + c] has column c of each 128-bit part */
         const __m512d a = _mm512_castps_pd(t[4 * i]), b = _mm512_castps_pd(t[4 * i + 1]);
         const __m512d c = _mm512_castps_pd(t[4 * i + 2]), d = _mm512_castps_pd(t[4 * i + 3]);
         r[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
@@ -73,13 +75,15 @@ V_INLINE void v_transpose(vf r[V_LANES]) {
         r[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
         r[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
     }
-    V_UNROLL for (int i = 0; i < 4; i++) { /* 128-bit parts: even, odd */
+    V_UNROLL
+    for (int i = 0; i < 4; i++) { /* 128-bit parts: even, odd */
         t[i] = _mm512_shuffle_f32x4(r[i], r[4 + i], 0x88);
         t[4 + i] = _mm512_shuffle_f32x4(r[i], r[4 + i], 0xdd);
         t[8 + i] = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0x88);
         t[12 + i] = _mm512_shuffle_f32x4(r[8 + i], r[12 + i], 0xdd);
     }
-    V_UNROLL for (int i = 0; i < 4; i++) {
+    V_UNROLL
+    for (int i = 0; i < 4; i++) {
         r[i] = _mm512_shuffle_f32x4(t[i], t[8 + i], 0x88);
         r[8 + i] = _mm512_shuffle_f32x4(t[i], t[8 + i], 0xdd);
         r[4 + i] = _mm512_shuffle_f32x4(t[4 + i], t[12 + i], 0x88);

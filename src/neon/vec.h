@@ -65,8 +65,10 @@ V_INLINE void v_sum4(const vf x[4], float *out) {
 V_INLINE float v_sum(vf x) { return vaddvq_f32(x); }
 
 V_INLINE void v_transpose(vf r[V_LANES]) {
-    const float64x2_t a = vreinterpretq_f64_f32(vtrn1q_f32(r[0], r[1])), b = vreinterpretq_f64_f32(vtrn2q_f32(r[0], r[1]));
-    const float64x2_t c = vreinterpretq_f64_f32(vtrn1q_f32(r[2], r[3])), d = vreinterpretq_f64_f32(vtrn2q_f32(r[2], r[3]));
+    const float64x2_t a = vreinterpretq_f64_f32(vtrn1q_f32(r[0], r[1])),
+                      b = vreinterpretq_f64_f32(vtrn2q_f32(r[0], r[1]));
+    const float64x2_t c = vreinterpretq_f64_f32(vtrn1q_f32(r[2], r[3])),
+                      d = vreinterpretq_f64_f32(vtrn2q_f32(r[2], r[3]));
     r[0] = vreinterpretq_f32_f64(vtrn1q_f64(a, c));
     r[1] = vreinterpretq_f32_f64(vtrn1q_f64(b, d));
     r[2] = vreinterpretq_f32_f64(vtrn2q_f64(a, c));

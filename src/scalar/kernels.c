@@ -86,7 +86,8 @@ static void modify_scores(const mha_softmax *softmax, const mha_tile *tile, floa
 }
 
 /* P = exp((S - max) scale) in the place of S.  alpha rescales what earlier blocks left. */
-static void online_softmax(const mha_softmax *softmax, mha_tile *tile, float *s, float alpha[LANES], exp_function *exp) {
+static void online_softmax(const mha_softmax *softmax, mha_tile *tile, float *s, float alpha[LANES],
+                           exp_function *exp) {
     for (int32_t r = 0; r < LANES; r++) {
         float max = tile->max[r], sum = 0;
         for (int32_t k = tile->begin; k < tile->end; k++)
@@ -169,8 +170,7 @@ static void lse(const float *max, const float *sum, float *lse, size_t n, float 
 }
 
 static void softmax_row(const mha_softmax *softmax, float *s, size_t n, float max, float sum, exp_function *exp) {
-    for (size_t i = 0; i < n; i++)
-        s[i] = sum == 0 ? 0 : exp((s[i] - reference_max(max)) * softmax->scale) / sum;
+    for (size_t i = 0; i < n; i++) s[i] = sum == 0 ? 0 : exp((s[i] - reference_max(max)) * softmax->scale) / sum;
 }
 
 static void softmax_row_sleef(const mha_softmax *softmax, float *s, size_t n, float max, float sum) {
@@ -213,11 +213,15 @@ static void gemm(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t out0,
 
 /* One path serves many queries and few. */
 #define PATH                                                                                                           \
-    {                                                                                                                  \
-        .max_rows = LANES, .score_row_stride = 1, .lanes = tile_lanes, .q_floats = tile_floats,                        \
-        .o_floats = tile_floats, .score_floats = score_floats, .load = load, .block = {block_sleef, block_fused},      \
-        .finish = finish                                                                                               \
-    }
+    {.max_rows = LANES,                                                                                                \
+     .score_row_stride = 1,                                                                                            \
+     .lanes = tile_lanes,                                                                                              \
+     .q_floats = tile_floats,                                                                                          \
+     .o_floats = tile_floats,                                                                                          \
+     .score_floats = score_floats,                                                                                     \
+     .load = load,                                                                                                     \
+     .block = {block_sleef, block_fused},                                                                              \
+     .finish = finish}
 
 const mha_kernels mha_kernels_f32_scalar = {
     .isa = "scalar",

@@ -12,7 +12,9 @@ enum { DECODE_ROWS = 4, SCORE_KEYS = 4 /* side by side, as v_sum4 takes them */ 
 
 static int32_t K(decode_lanes)(int32_t rows) { return rows; }
 
-static size_t K(decode_row_floats)(int32_t lanes, int32_t dim) { return (size_t)lanes * (size_t)round_up(dim, V_LANES); }
+static size_t K(decode_row_floats)(int32_t lanes, int32_t dim) {
+    return (size_t)lanes * (size_t)round_up(dim, V_LANES);
+}
 
 static size_t K(decode_score_floats)(int32_t lanes) { return (size_t)lanes * BLOCK_KEYS; }
 
@@ -29,20 +31,25 @@ static void K(decode_load)(mha_tile *tile, const float *const rows[], int32_t he
 V_INLINE void score_keys(const float *const keys[SCORE_KEYS], int32_t head_dim, const float *q, int rows, float *s) {
     const int64_t stride = round_up(head_dim, V_LANES);
     vf sum[DECODE_SCORE_ROWS][SCORE_KEYS];
-    V_UNROLL for (int r = 0; r < rows; r++) {
-        V_UNROLL for (int i = 0; i < SCORE_KEYS; i++) sum[r][i] = v_zero();
+    V_UNROLL
+    for (int r = 0; r < rows; r++) {
+        V_UNROLL
+        for (int i = 0; i < SCORE_KEYS; i++) sum[r][i] = v_zero();
     }
     for (int32_t d = 0; d < head_dim; d += V_LANES) {
         const int32_t n = head_dim - d;
         vf key[SCORE_KEYS];
-        V_UNROLL for (int i = 0; i < SCORE_KEYS; i++)
-            key[i] = n >= V_LANES ? v_load(keys[i] + d) : v_load_n(keys[i] + d, n);
-        V_UNROLL for (int r = 0; r < rows; r++) {
+        V_UNROLL
+        for (int i = 0; i < SCORE_KEYS; i++) key[i] = n >= V_LANES ? v_load(keys[i] + d) : v_load_n(keys[i] + d, n);
+        V_UNROLL
+        for (int r = 0; r < rows; r++) {
             const vf query = v_load(q + r * stride + d);
-            V_UNROLL for (int i = 0; i < SCORE_KEYS; i++) sum[r][i] = v_fma(query, key[i], sum[r][i]);
+            V_UNROLL
+            for (int i = 0; i < SCORE_KEYS; i++) sum[r][i] = v_fma(query, key[i], sum[r][i]);
         }
     }
-    V_UNROLL for (int r = 0; r < rows; r++) v_sum4(sum[r], s + r * BLOCK_KEYS);
+    V_UNROLL
+    for (int r = 0; r < rows; r++) v_sum4(sum[r], s + r * BLOCK_KEYS);
 }
 
 /* S = Q K^T for keys [begin, end), from a multiple of SCORE_KEYS on; -inf in the rest of the vectors that hold them. */
@@ -52,7 +59,8 @@ V_INLINE void decode_scores(const mha_kv_block *block, const mha_tile *tile, int
         const float *keys[SCORE_KEYS]; /* a key beyond the end is the last one again */
         for (int i = 0; i < SCORE_KEYS; i++)
             keys[i] = block->k + (key + i < tile->end ? key + i : tile->end - 1) * block->k_stride;
-        V_UNROLL for (int r = 0; r < rows; r += DECODE_SCORE_ROWS)
+        V_UNROLL
+        for (int r = 0; r < rows; r += DECODE_SCORE_ROWS)
             score_keys(keys, block->head_dim, tile->q + r * stride,
                        rows - r < DECODE_SCORE_ROWS ? rows - r : DECODE_SCORE_ROWS, s + r * BLOCK_KEYS + key);
     }
@@ -98,21 +106,28 @@ V_INLINE void decode_columns(const mha_kv_block *block, mha_tile *tile, int rows
                              const float *p, const float alpha[DECODE_ROWS]) {
     const int64_t stride = round_up(block->v_head_dim, V_LANES);
     vf c[DECODE_ROWS][DECODE_VECTORS];
-    V_UNROLL for (int r = 0; r < rows; r++) {
-        V_UNROLL for (int v = 0; v < vectors; v++) c[r][v] = v_zero();
+    V_UNROLL
+    for (int r = 0; r < rows; r++) {
+        V_UNROLL
+        for (int v = 0; v < vectors; v++) c[r][v] = v_zero();
     }
     for (int32_t k = tile->begin; k < tile->end; k++) {
         const float *values = block->v + k * block->v_stride + d;
         vf value[DECODE_VECTORS];
-        V_UNROLL for (int v = 0; v < vectors; v++)
+        V_UNROLL
+        for (int v = 0; v < vectors; v++)
             value[v] = n == V_LANES ? v_load(values + v * V_LANES) : v_load_n(values + v * V_LANES, n);
-        V_UNROLL for (int r = 0; r < rows; r++) {
+        V_UNROLL
+        for (int r = 0; r < rows; r++) {
             const vf weight = v_set1(p[r * BLOCK_KEYS + k]);
-            V_UNROLL for (int v = 0; v < vectors; v++) c[r][v] = v_fma(weight, value[v], c[r][v]);
+            V_UNROLL
+            for (int v = 0; v < vectors; v++) c[r][v] = v_fma(weight, value[v], c[r][v]);
         }
     }
-    V_UNROLL for (int r = 0; r < rows; r++) {
-        V_UNROLL for (int v = 0; v < vectors; v++) {
+    V_UNROLL
+    for (int r = 0; r < rows; r++) {
+        V_UNROLL
+        for (int v = 0; v < vectors; v++) {
             float *o = tile->o + r * stride + d + v * V_LANES;
             v_store(o, v_fma(v_load(o), v_set1(alpha[r]), c[r][v]));
         }
@@ -124,8 +139,7 @@ V_INLINE void decode_values(const mha_kv_block *block, mha_tile *tile, int rows,
     int32_t d = 0;
     for (; d + DECODE_VECTORS * V_LANES <= block->v_head_dim; d += DECODE_VECTORS * V_LANES)
         decode_columns(block, tile, rows, d, DECODE_VECTORS, V_LANES, p, alpha);
-    for (; d + V_LANES <= block->v_head_dim; d += V_LANES)
-        decode_columns(block, tile, rows, d, 1, V_LANES, p, alpha);
+    for (; d + V_LANES <= block->v_head_dim; d += V_LANES) decode_columns(block, tile, rows, d, 1, V_LANES, p, alpha);
     if (d < block->v_head_dim) decode_columns(block, tile, rows, d, 1, block->v_head_dim - d, p, alpha);
 }
 

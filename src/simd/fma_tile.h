@@ -12,15 +12,20 @@
 
 V_INLINE void fma_tile(int rows, int vectors, int64_t n, const float *a, const float *b, int64_t b_stride,
                        vf c[PANEL][TILE_VECTORS]) {
-    V_UNROLL for (int i = 0; i < rows; i++) {
-        V_UNROLL for (int v = 0; v < vectors; v++) c[i][v] = v_zero();
+    V_UNROLL
+    for (int i = 0; i < rows; i++) {
+        V_UNROLL
+        for (int v = 0; v < vectors; v++) c[i][v] = v_zero();
     }
     for (int64_t k = 0; k < n; k++) {
         const va a_k = va_load(a + k * PANEL);
         vf b_k[TILE_VECTORS];
-        V_UNROLL for (int v = 0; v < vectors; v++) b_k[v] = v_load(b + k * b_stride + v * V_LANES);
-        V_UNROLL for (int i = 0; i < rows; i++) {
-            V_UNROLL for (int v = 0; v < vectors; v++) c[i][v] = va_fma(a_k, i, b_k[v], c[i][v]);
+        V_UNROLL
+        for (int v = 0; v < vectors; v++) b_k[v] = v_load(b + k * b_stride + v * V_LANES);
+        V_UNROLL
+        for (int i = 0; i < rows; i++) {
+            V_UNROLL
+            for (int v = 0; v < vectors; v++) c[i][v] = va_fma(a_k, i, b_k[v], c[i][v]);
         }
     }
 }

@@ -21,7 +21,8 @@ typedef struct gemm_tile {
 V_INLINE void gemm_store(const gemm_tile *tile, int vectors, int i, const vf c[TILE_VECTORS]) {
     float *y = tile->gemm->y + (tile->row + i) * tile->gemm->y_stride + tile->out;
     const float *bias = tile->gemm->bias;
-    V_UNROLL for (int v = 0; v < vectors; v++) {
+    V_UNROLL
+    for (int v = 0; v < vectors; v++) {
         const int64_t n = tile->outs - v * V_LANES;
         vf base = v_zero();
         if (!tile->first) base = n >= V_LANES ? v_load(y + v * V_LANES) : v_load_n(y + v * V_LANES, n);
@@ -35,7 +36,8 @@ V_INLINE void gemm_store(const gemm_tile *tile, int vectors, int i, const vf c[T
 V_INLINE void gemm_rows(const gemm_tile *tile, int rows, int vectors, int valid) {
     vf c[PANEL][TILE_VECTORS];
     fma_tile(rows, vectors, tile->depth, tile->x, tile->w, tile->w_stride, c);
-    V_UNROLL for (int i = 0; i < rows; i++)
+    V_UNROLL
+    for (int i = 0; i < rows; i++)
         if (i < valid) gemm_store(tile, vectors, i, c[i]);
 }
 
@@ -53,8 +55,13 @@ static void K(gemm)(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t ou
         pack_row_panels(gemm->x + row0 * gemm->x_stride + k, gemm->x_stride, row1 - row0, depth, scratch);
         for (int64_t out = out0; out < out1; out += TILE_LANES) {
             const int64_t lanes = panel_lanes(out, gemm->out);
-            gemm_tile tile = {.gemm = gemm, .w = gemm->packed + out * gemm->in + k * lanes, .depth = depth,
-                              .w_stride = lanes, .out = out, .outs = out1 - out, .first = k == 0};
+            gemm_tile tile = {.gemm = gemm,
+                              .w = gemm->packed + out * gemm->in + k * lanes,
+                              .depth = depth,
+                              .w_stride = lanes,
+                              .out = out,
+                              .outs = out1 - out,
+                              .first = k == 0};
             for (tile.row = row0; tile.row < row1; tile.row += PANEL) {
                 const int valid = (int)(row1 - tile.row < PANEL ? row1 - tile.row : PANEL);
                 tile.x = scratch + (tile.row - row0) * depth;

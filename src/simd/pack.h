@@ -21,12 +21,14 @@ V_INLINE void pack_transposed(const float *const rows[V_LANES], int64_t cols, fl
     for (int64_t col = 0; col < cols; col += V_LANES) {
         const int64_t n = cols - col < V_LANES ? cols - col : V_LANES;
         vf r[V_LANES];
-        V_UNROLL for (int i = 0; i < V_LANES; i++) {
+        V_UNROLL
+        for (int i = 0; i < V_LANES; i++) {
             r[i] = v_zero();
             if (rows[i] != NULL) r[i] = n == V_LANES ? v_load(rows[i] + col) : v_load_n(rows[i] + col, n);
         }
         v_transpose(r);
-        V_UNROLL for (int i = 0; i < V_LANES; i++) {
+        V_UNROLL
+        for (int i = 0; i < V_LANES; i++) {
             if (i >= n) continue;
             float *column = dst + (col + i) * col_stride;
             if (panels) v_store_panels(column, panel_stride, r[i]);

@@ -17,8 +17,7 @@ static void K(merge)(const mha_softmax *softmax, float *partials, size_t n, size
     for (int32_t d = 0; d < v_head_dim; d += V_LANES) {
         const int32_t left = v_head_dim - d;
         vf o = v_zero();
-        for (size_t i = 0; i < n; i++)
-            o = v_fma(v_set1(weight[i]), v_load_n(partials + i * stride + 2 + d, left), o);
+        for (size_t i = 0; i < n; i++) o = v_fma(v_set1(weight[i]), v_load_n(partials + i * stride + 2 + d, left), o);
         v_store_n(out + d, sum == 0 ? v_zero() : v_mul(o, inverse), left);
     }
     partials[0] = max;
@@ -53,8 +52,8 @@ static void K(softmax_row_fused)(const mha_softmax *softmax, float *s, size_t n,
 /* For tests and benches: exp itself, scale 1. */
 V_INLINE void exp_array(const float *x, float *y, size_t n, bool fused) {
     static const mha_softmax one = {.scale = 1,
-                                    .exp_hi = 0x1.715476p+0f,    /* log2(e), rounded */
-                                    .exp_lo = 0x1.4ae0c0p-26f,   /* the rest */
+                                    .exp_hi = 0x1.715476p+0f,  /* log2(e), rounded */
+                                    .exp_lo = 0x1.4ae0c0p-26f, /* the rest */
                                     .exp_floor = -0x1.5d589ep+6f /* ln 2^-126 */};
     for (size_t i = 0; i < n; i += V_LANES) {
         const int64_t left = (int64_t)(n - i);

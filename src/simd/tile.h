@@ -28,14 +28,18 @@ static void K(tile_load)(mha_tile *tile, const float *const rows[], int32_t head
 V_INLINE void multiply_keys(const mha_kv_block *block, const mha_tile *tile, int vectors, float *s,
                             vf max[TILE_VECTORS]) {
     const int lanes = vectors * V_LANES;
-    V_UNROLL for (int v = 0; v < vectors; v++) max[v] = v_set1(-INFINITY);
+    V_UNROLL
+    for (int v = 0; v < vectors; v++) max[v] = v_set1(-INFINITY);
     for (int32_t key = tile->begin / PANEL * PANEL; key < tile->end; key += PANEL) {
         vf c[PANEL][TILE_VECTORS];
         fma_tile(PANEL, vectors, block->head_dim, block->packed_k + (int64_t)key * block->head_dim, tile->q, lanes, c);
-        V_UNROLL for (int i = 0; i < PANEL; i++) {
-            V_UNROLL for (int v = 0; v < vectors; v++) v_store(s + (key + i) * lanes + v * V_LANES, c[i][v]);
+        V_UNROLL
+        for (int i = 0; i < PANEL; i++) {
+            V_UNROLL
+            for (int v = 0; v < vectors; v++) v_store(s + (key + i) * lanes + v * V_LANES, c[i][v]);
             if (key + i < tile->begin || key + i >= tile->end) continue;
-            V_UNROLL for (int v = 0; v < vectors; v++) max[v] = v_max(c[i][v], max[v]);
+            V_UNROLL
+            for (int v = 0; v < vectors; v++) max[v] = v_max(c[i][v], max[v]);
         }
     }
 }
@@ -45,10 +49,12 @@ V_INLINE void modify_scores(const mha_softmax *softmax, const mha_tile *tile, in
                             vf max[TILE_VECTORS]) {
     const int lanes = vectors * V_LANES;
     const vf bias_scale = v_set1(softmax->bias_scale), lowest = v_set1(-INFINITY);
-    V_UNROLL for (int v = 0; v < vectors; v++) max[v] = lowest;
+    V_UNROLL
+    for (int v = 0; v < vectors; v++) max[v] = lowest;
     for (int32_t k = tile->begin; k < tile->end; k++) {
         const uint64_t excluded = tile->excluded != NULL ? tile->excluded[k] : 0;
-        V_UNROLL for (int v = 0; v < vectors; v++) {
+        V_UNROLL
+        for (int v = 0; v < vectors; v++) {
             float *at = s + k * lanes + v * V_LANES;
             vf x = v_load(at);
             if (tile->bias != NULL) x = v_fma(x, bias_scale, v_load(tile->bias + (at - s)));
@@ -64,7 +70,8 @@ V_INLINE void online_softmax(const mha_softmax *softmax, mha_tile *tile, int vec
                              const vf block_max[TILE_VECTORS], vf alpha[TILE_VECTORS]) {
     const int lanes = vectors * V_LANES;
     vf reference[TILE_VECTORS], sum[TILE_VECTORS];
-    V_UNROLL for (int v = 0; v < vectors; v++) {
+    V_UNROLL
+    for (int v = 0; v < vectors; v++) {
         const vf old = v_load(tile->max + v * V_LANES), max = v_max(block_max[v], old);
         reference[v] = finite_max(max);
         v_store(tile->max + v * V_LANES, max);
@@ -72,14 +79,16 @@ V_INLINE void online_softmax(const mha_softmax *softmax, mha_tile *tile, int vec
         sum[v] = v_zero();
     }
     for (int32_t k = tile->begin; k < tile->end; k++) {
-        V_UNROLL for (int v = 0; v < vectors; v++) {
+        V_UNROLL
+        for (int v = 0; v < vectors; v++) {
             float *at = s + k * lanes + v * V_LANES;
             const vf p = softmax_exp(v_sub(v_load(at), reference[v]), softmax, fused);
             v_store(at, p);
             sum[v] = v_add(sum[v], p);
         }
     }
-    V_UNROLL for (int v = 0; v < vectors; v++) {
+    V_UNROLL
+    for (int v = 0; v < vectors; v++) {
         float *at = tile->sum + v * V_LANES;
         v_store(at, v_fma(v_load(at), alpha[v], sum[v]));
     }
@@ -95,8 +104,10 @@ V_INLINE void accumulate_values(const mha_kv_block *block, mha_tile *tile, int v
         fma_tile(PANEL, vectors, tile->end - tile->begin,
                  block->packed_v + ((int64_t)d * BLOCK_KEYS + (int64_t)tile->begin * PANEL), p + tile->begin * lanes,
                  lanes, c);
-        V_UNROLL for (int i = 0; i < PANEL; i++) {
-            V_UNROLL for (int v = 0; v < vectors; v++) {
+        V_UNROLL
+        for (int i = 0; i < PANEL; i++) {
+            V_UNROLL
+            for (int v = 0; v < vectors; v++) {
                 float *o = tile->o + (d + i) * lanes + v * V_LANES;
                 v_store(o, v_fma(v_load(o), alpha[v], c[i][v]));
             }
@@ -110,7 +121,8 @@ V_INLINE void accumulate_seen_values(const mha_kv_block *block, mha_tile *tile, 
     const int lanes = vectors * V_LANES;
     for (int32_t d = 0; d < block->v_head_dim; d++) {
         const float *values = block->packed_v + (int64_t)(d / PANEL) * BLOCK_KEYS * PANEL + d % PANEL;
-        V_UNROLL for (int v = 0; v < vectors; v++) {
+        V_UNROLL
+        for (int v = 0; v < vectors; v++) {
             vf c = v_zero();
             for (int32_t k = tile->begin; k < tile->end; k++) {
                 const vf with = v_fma(v_set1(values[k * PANEL]), v_load(p + k * lanes + v * V_LANES), c);
@@ -156,8 +168,8 @@ V_INLINE void update_tile(const mha_softmax *softmax, const mha_kv_block *block,
     else accumulate_values(block, tile, vectors, s, alpha);
 }
 
-V_INLINE void update_tiles(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n,
-                           bool fused, float *s) {
+V_INLINE void update_tiles(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n, bool fused,
+                           float *s) {
     values_state values = VALUES_UNKNOWN;
     for (mha_tile *tile = tiles; tile < tiles + n; tile++) {
         if (tile->begin == tile->end) continue;
@@ -191,12 +203,14 @@ static void K(tile_finish)(const mha_tile *tile, float *const rows[], int32_t v_
         for (int32_t d = 0; d < v_head_dim; d += V_LANES) {
             const int32_t n = v_head_dim - d < V_LANES ? v_head_dim - d : V_LANES;
             vf o[V_LANES];
-            V_UNROLL for (int i = 0; i < V_LANES; i++) {
+            V_UNROLL
+            for (int i = 0; i < V_LANES; i++) {
                 o[i] = v_mul(v_load(tile->o + (d + i) * tile->lanes + lane), inverse);
                 o[i] = v_zero_where_less(o[i], sum, v_set1(FLT_MIN));
             }
             v_transpose(o);
-            V_UNROLL for (int i = 0; i < V_LANES; i++) {
+            V_UNROLL
+            for (int i = 0; i < V_LANES; i++) {
                 if (lane + i >= tile->rows) continue;
                 if (n == V_LANES) v_store(rows[lane + i] + d, o[i]);
                 else v_store_n(rows[lane + i] + d, o[i], n);
