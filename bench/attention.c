@@ -43,13 +43,9 @@ typedef struct attention {
     size_t kv_floats, kv_copies, next_copy;
 } attention;
 
-static size_t k_floats(const shape *s) {
-    return (size_t)(s->batch * s->kv_heads * s->kv_len * s->head_dim);
-}
+static size_t k_floats(const shape *s) { return (size_t)(s->batch * s->kv_heads * s->kv_len * s->head_dim); }
 
-static size_t q_floats(const shape *s) {
-    return (size_t)(s->batch * s->q_heads * s->q_len * s->head_dim);
-}
+static size_t q_floats(const shape *s) { return (size_t)(s->batch * s->q_heads * s->q_len * s->head_dim); }
 
 static size_t kv_copies(const shape *s) {
     return s->variant & DRAM ? (size_t)(bench_dram_bytes() / (double)(2 * k_floats(s) * sizeof(float))) + 1 : 1;
@@ -129,10 +125,8 @@ static void add_prefill(const bench_row *row, const shape *s) {
     c.item = "score";
     c.flops = 4 * (double)s->head_dim * c.items;
     char heads[32], threads[32] = "";
-    if (s->kv_heads == s->q_heads)
-        snprintf(heads, sizeof heads, "H%d", (int)s->q_heads);
-    else
-        snprintf(heads, sizeof heads, "H%d.KV%d", (int)s->q_heads, (int)s->kv_heads);
+    if (s->kv_heads == s->q_heads) snprintf(heads, sizeof heads, "H%d", (int)s->q_heads);
+    else snprintf(heads, sizeof heads, "H%d.KV%d", (int)s->q_heads, (int)s->kv_heads);
     if (s->variant & THREADS) snprintf(threads, sizeof threads, ".threads%d", (int)c.threads);
     bench_add(&c, "prefill/%s/%s/B%d.%s.T%d.D%d%s%s%s", row->isa, row->dtype, (int)s->batch, heads, (int)s->q_len,
               (int)s->head_dim, s->variant & CAUSAL ? ".causal" : "", s->variant & SLEEF ? ".sleef" : "", threads);

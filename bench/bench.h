@@ -79,7 +79,9 @@ const float *bench_random(size_t n);
 /* Memory at a page's start, set to zero, or an end of the program. */
 void *bench_allocate(size_t bytes);
 
-double bench_seconds(void);
+/* Of this thread, without what others took of its core: measures of one thread then hold on a shared machine too. */
+double bench_cpu_seconds(void);
+double bench_wall_seconds(void);
 
 /* Time-stamp counter; 0 where there is none. */
 uint64_t bench_ticks(void);

@@ -11,9 +11,9 @@ static const double TRY_SECONDS = 0.01;
 static volatile float sink; /* keeps results alive */
 
 static double seconds_of(void (*once)(const bench_row *, size_t), const bench_row *row, size_t size, size_t runs) {
-    const double start = bench_seconds();
+    const double start = bench_cpu_seconds();
     for (size_t i = 0; i < runs; i++) once(row, size);
-    return bench_seconds() - start;
+    return bench_cpu_seconds() - start;
 }
 
 /* How often per second once(row, size) runs. */
@@ -29,19 +29,13 @@ static double best_rate(void (*once)(const bench_row *, size_t), const bench_row
 }
 
 /* 0.5 and 0.25 keep x at its fixed point 0.5: no overflow, no subnormals. */
-static void multiply_add_once(const bench_row *row, size_t n) {
-    sink = row->multiply_add(n, 0.5f, 0.25f);
-}
+static void multiply_add_once(const bench_row *row, size_t n) { sink = row->multiply_add(n, 0.5f, 0.25f); }
 
-static void read_once(const bench_row *row, size_t n) {
-    sink = row->read(bench_random(n), n);
-}
+static void read_once(const bench_row *row, size_t n) { sink = row->read(bench_random(n), n); }
 
 static const size_t multiply_adds = 10000;
 
-static double flops_once(const bench_row *row) {
-    return (double)multiply_adds * row->multiply_add_flops;
-}
+static double flops_once(const bench_row *row) { return (double)multiply_adds * row->multiply_add_flops; }
 
 double bench_peak(const bench_row *row) {
     static struct {
@@ -87,18 +81,14 @@ static const char *setup(const bench_case *self, void **state) {
     return self->row->supported ? NULL : bench_cpu_lacks_isa;
 }
 
-static void run_multiply_add(void *state) {
-    multiply_add_once(((const bench_case *)state)->row, multiply_adds);
-}
+static void run_multiply_add(void *state) { multiply_add_once(((const bench_case *)state)->row, multiply_adds); }
 
 static void run_read(void *state) {
     const bench_case *c = state;
     read_once(c->row, read_floats(c->working_set));
 }
 
-static void teardown(void *state) {
-    (void)state;
-}
+static void teardown(void *state) { (void)state; }
 
 /* Half of a cache; where sysconf does not know, half of a size that is common. */
 static double half_cache(int name, double common) {

@@ -27,13 +27,14 @@ static void run(benchmark::State &state, const bench_case *c) {
         return;
     }
     c->run(closure); // faults pages in
-    const double start = bench_seconds();
-    const uint64_t start_ticks = bench_ticks();
+    const double wall_start = bench_wall_seconds(), cpu_start = bench_cpu_seconds();
+    const uint64_t ticks_start = bench_ticks();
     for (auto _ : state) c->run(closure);
-    const double ticks = static_cast<double>(bench_ticks() - start_ticks);
-    const double seconds = bench_seconds() - start;
+    const double ticks = static_cast<double>(bench_ticks() - ticks_start);
+    const double wall = bench_wall_seconds() - wall_start;
+    const double seconds = c->threads == 1 ? bench_cpu_seconds() - cpu_start : wall;
     c->teardown(closure);
-    count(state, *c, seconds, ticks);
+    count(state, *c, seconds, ticks / wall * seconds);
 }
 
 int main(int argc, char **argv) {

@@ -19,9 +19,7 @@ static void *allocate_pages(size_t bytes) {
     return memory;
 }
 
-void *bench_allocate(size_t bytes) {
-    return memset(allocate_pages(bytes), 0, bytes);
-}
+void *bench_allocate(size_t bytes) { return memset(allocate_pages(bytes), 0, bytes); }
 
 /* xorshift64* (Marsaglia, 2003; Vigna, 2016) */
 static uint64_t random_next(uint64_t *state) {
@@ -44,11 +42,15 @@ const float *bench_random(size_t n) {
     return numbers;
 }
 
-double bench_seconds(void) {
+static double seconds_of(clockid_t clock) {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(clock, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
+
+double bench_cpu_seconds(void) { return seconds_of(CLOCK_THREAD_CPUTIME_ID); }
+
+double bench_wall_seconds(void) { return seconds_of(CLOCK_MONOTONIC); }
 
 uint64_t bench_ticks(void) {
 #if defined(__x86_64__)

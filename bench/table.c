@@ -23,9 +23,7 @@ enum {
     MOST_CASES = 1024
 };
 
-size_t bench_row_count(void) {
-    return ROWS;
-}
+size_t bench_row_count(void) { return ROWS; }
 
 static bool isa_is_supported(const char *name) {
     mha_isa isas[ROWS];
@@ -91,6 +89,4 @@ size_t bench_case_count(void) {
     return table.n;
 }
 
-const bench_case *bench_case_at(size_t i) {
-    return &table.cases[i];
-}
+const bench_case *bench_case_at(size_t i) { return &table.cases[i]; }
