@@ -205,11 +205,11 @@ void mha_attention_run(const mha_plan *plan, const mha_executor *executor, void 
 static mha_status prepare(mha_plan *plan, const mha_context *context, const mha_attention_args *args,
                           const mha_executor *executor, const void *workspace, size_t workspace_bytes,
                           mha_message message) {
-    mha_status status = mha_plan_read(plan, context, args, message);
-    if (status == MHA_OK) status = mha_check_executor(executor, message);
-    if (status == MHA_OK) status = mha_plan_cut(plan, mha_n_workers(executor), message);
-    if (status == MHA_OK) status = mha_check_workspace(workspace, workspace_bytes, plan->workspace_bytes, message);
-    return status == MHA_OK ? mha_succeed(message) : status;
+    TRY(mha_plan_read(plan, context, args, message));
+    TRY(mha_check_executor(executor, message));
+    TRY(mha_plan_cut(plan, mha_n_workers(executor), message));
+    TRY(mha_check_workspace(workspace, workspace_bytes, plan->workspace_bytes, message));
+    return mha_succeed(message);
 }
 
 mha_status mha_attention(const mha_context *context, const mha_attention_args *args, const mha_executor *executor,
@@ -229,20 +229,18 @@ mha_status mha_attention_check(const mha_context *context, const mha_attention_a
 mha_status mha_attention_workspace_size(const mha_context *context, const mha_attention_args *args, size_t n_workers,
                                         size_t *workspace_bytes) {
     mha_plan plan;
-    if (n_workers == 0 || workspace_bytes == NULL) return MHA_INVALID_ARGUMENT;
-    mha_status status = mha_plan_read(&plan, context, args, (mha_message){0});
-    if (status == MHA_OK) status = mha_plan_cut(&plan, n_workers, (mha_message){0});
-    if (status == MHA_OK) *workspace_bytes = plan.workspace_bytes;
-    return status;
+    if (workspace_bytes == NULL) return MHA_INVALID_ARGUMENT;
+    TRY(mha_plan_read(&plan, context, args, (mha_message){0}));
+    TRY(mha_plan_cut(&plan, n_workers, (mha_message){0}));
+    *workspace_bytes = plan.workspace_bytes;
+    return MHA_OK;
 }
 
 mha_status mha_attention_describe(const mha_context *context, const mha_attention_args *args, size_t n_workers,
                                   char *text, size_t text_bytes) {
     mha_plan plan;
-    if (n_workers == 0) return MHA_INVALID_ARGUMENT;
-    mha_status status = mha_plan_read(&plan, context, args, (mha_message){text, text_bytes});
-    if (status == MHA_OK) status = mha_plan_cut(&plan, n_workers, (mha_message){text, text_bytes});
-    if (status != MHA_OK) return status;
+    TRY(mha_plan_read(&plan, context, args, (mha_message){text, text_bytes}));
+    TRY(mha_plan_cut(&plan, n_workers, (mha_message){text, text_bytes}));
     snprintf(text, text_bytes,
              "kernels: %s f32, %s path, exp %s\ntiles: %d rows, blocks of %d keys\n"
              "chunks: %lld of up to %lld rows a KV head\nsplits: at most %lld of the keys\ntasks: %lld\n"

@@ -21,8 +21,8 @@ static mha_status check_sizes(mha_attention_args *args, mha_message message) {
                         "q_heads is %" PRId64 ", expected a multiple of kv_heads, %" PRId64, args->q_heads,
                         args->kv_heads);
     int64_t rows;
-    if (__builtin_mul_overflow(args->batch, args->q_heads, &rows) || __builtin_mul_overflow(rows, args->q_len, &rows) ||
-        rows > most)
+    if (__builtin_mul_overflow(args->batch, args->q_heads, &rows) ||
+        __builtin_mul_overflow(rows, mha_max(1, args->q_len), &rows) || rows > most)
         return mha_fail(message, MHA_INVALID_ARGUMENT,
                         "batch * q_heads * q_len is %" PRId64 " * %" PRId64 " * %" PRId64 ", expected at most 2^48",
                         args->batch, args->q_heads, args->q_len);

@@ -58,10 +58,15 @@ mha_status mha_check_dtype(const char *name, mha_dtype dtype, bool mask, mha_mes
     return mha_fail(message, MHA_INVALID_ARGUMENT, "%s.dtype is %d, expected %s", name, (int)dtype, expected);
 }
 
+mha_status mha_check_n_workers(size_t n_workers, mha_message message) {
+    const size_t most = 1 << 16;
+    if (n_workers >= 1 && n_workers <= most) return MHA_OK;
+    return mha_fail(message, MHA_INVALID_ARGUMENT, "n_workers is %zu, expected 1 to %zu", n_workers, most);
+}
+
 mha_status mha_check_executor(const mha_executor *executor, mha_message message) {
     if (executor == NULL) return MHA_OK;
-    if (executor->n_workers == 0)
-        return mha_fail(message, MHA_INVALID_ARGUMENT, "executor.n_workers is 0, expected at least 1");
+    TRY(mha_check_n_workers(executor->n_workers, message));
     if (executor->n_workers > 1 && executor->parallel_for == NULL)
         return mha_fail(message, MHA_INVALID_ARGUMENT, "executor.parallel_for is NULL, expected a function");
     return MHA_OK;

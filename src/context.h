@@ -40,6 +40,7 @@ void mha_init_struct(void *given, size_t given_bytes, const void *defaults, size
 
 mha_status mha_check_range(const char *name, int64_t value, int64_t low, int64_t high, mha_message message);
 mha_status mha_check_dtype(const char *name, mha_dtype dtype, bool mask, mha_message message);
+mha_status mha_check_n_workers(size_t n_workers, mha_message message);
 mha_status mha_check_executor(const mha_executor *executor, mha_message message);
 mha_status mha_check_workspace(const void *workspace, size_t bytes, size_t needed, mha_message message);
 

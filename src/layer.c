@@ -212,7 +212,8 @@ mha_status mha_layer_check(const mha_layer *layer, const mha_layer_args *args, c
 mha_status mha_layer_workspace_size(const mha_layer *layer, const mha_layer_args *args, size_t n_workers,
                                     size_t *workspace_bytes) {
     layer_call call;
-    if (n_workers == 0 || workspace_bytes == NULL) return MHA_INVALID_ARGUMENT;
+    if (workspace_bytes == NULL) return MHA_INVALID_ARGUMENT;
+    TRY(mha_check_n_workers(n_workers, (mha_message){0}));
     TRY(read_args(&call, layer, args, (mha_message){0}));
     TRY(lay_out(&call, layer, n_workers, NULL, (mha_message){0}));
     *workspace_bytes = call.workspace_bytes;

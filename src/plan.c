@@ -97,6 +97,7 @@ static void cut_chunks(mha_plan *plan, size_t n_workers) {
 
 mha_status mha_plan_cut(mha_plan *plan, size_t n_workers, mha_message message) {
     const mha_attention_args *args = &plan->args;
+    TRY(mha_check_n_workers(n_workers, message));
     plan->softmax = softmax_of(args);
     plan->group = args->kv_heads > 0 ? args->q_heads / args->kv_heads : 0;
     plan->rows = args->q_len * plan->group;
