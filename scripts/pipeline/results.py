@@ -8,6 +8,7 @@ import xml.etree.ElementTree
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 
 CMOCKA_CASE = re.compile(r"^\[ +(OK|FAILED|SKIPPED) +\] (\S+)$", re.MULTILINE)
+CMOCKA_REASON = re.compile(r"(.*?\[   LINE   \] --- [^\n]*)\n", re.DOTALL)
 CMOCKA_OUTCOME = {"OK": PASSED, "FAILED": FAILED, "SKIPPED": SKIPPED}
 MESON_OUTCOME = {"OK": PASSED, "EXPECTEDFAIL": PASSED, "SKIP": SKIPPED}
 ISAS = re.compile(r"^# isas exercised: (.*); skipped: (.*)$", re.MULTILINE)
@@ -36,21 +37,28 @@ def check(name, holds, detail=""):
     return Result(name, PASSED if holds else FAILED, "" if holds else detail)
 
 
+def cmocka_cases(program, output, errors):
+    """Results of the cases in a program's output.  cmocka reports elsewhere why cases failed, in their order."""
+    outcomes = [(case, CMOCKA_OUTCOME[word]) for word, case in CMOCKA_CASE.findall(output)]
+    reasons = CMOCKA_REASON.findall(errors)
+    n_failed = sum(outcome == FAILED for _, outcome in outcomes)
+    reason = iter(reasons if len(reasons) == n_failed else ["\n".join(reasons)] * n_failed)
+    return [
+        Result(f"{program}: {case}", outcome, next(reason) if outcome == FAILED else "") for case, outcome in outcomes
+    ]
+
+
 def of_meson(log):
     """Results and instruction sets in a testlog.json.  A program's cmocka cases count one by one; a program without any
     counts as one, and one that failed without a failed case (a crash, a time-out) as one failure more."""
     results, isas = [], Isas()
     for line in log.read_text().splitlines():
         program = json.loads(line)
-        output = program.get("stdout") or ""
-        cases = [
-            Result(f"{program['name']}: {case}", CMOCKA_OUTCOME[outcome], output)
-            for outcome, case in CMOCKA_CASE.findall(output)
-        ]
+        output, errors = program.get("stdout") or "", program.get("stderr") or ""
+        cases = cmocka_cases(program["name"], output, errors)
         outcome = MESON_OUTCOME.get(program["result"], FAILED)
         if not cases or (outcome == FAILED and not any(case.outcome == FAILED for case in cases)):
-            text = f"{program['result']}\n{output}\n{program.get('stderr') or ''}"
-            cases.append(Result(program["name"], outcome, text))
+            cases.append(Result(program["name"], outcome, f"{output}\n{errors}\n{program['result']}"))
         results += cases
         for exercised, lacking in ISAS.findall(output):
             isas.add(Isas(set(exercised.split()) - {"none"}, set(lacking.split()) - {"none"}))
