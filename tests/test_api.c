@@ -1,0 +1,214 @@
+/* Bad input: each mistake returns its status before a byte of output is written, and the sentence names field, value and
+ * expectation.  Structs grow. */
+#include "executor.h"
+#include "isas.h"
+#include "problem.h"
+#include "test.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One field set to these bits. */
+typedef struct mistake {
+    const char *what;
+    size_t offset, bytes;
+    int64_t bits;
+    mha_status status;
+    const char *words[3]; /* the sentence has them all: the field, its value, something of what was expected */
+} mistake;
+
+#define SET(field, bits, status, ...)                                                                                  \
+    { #field " = " #bits, offsetof(mha_attention_args, field), sizeof(((mha_attention_args *)0)->field), bits, status, {__VA_ARGS__} }
+#define BAD(field, bits, ...) SET(field, bits, MHA_INVALID_ARGUMENT, __VA_ARGS__)
+
+enum { F32_NAN = 0x7fc00000, F32_INF = 0x7f800000 };
+
+static const mistake mistakes[] = {
+    BAD(batch, -1, "batch", "-1", "expected"),
+    BAD(batch, INT64_MAX, "batch", "9223372036854775807", "expected"),
+    BAD(q_heads, -4, "q_heads", "-4", "expected"),
+    BAD(q_heads, 0, "q_heads", "0", "expected"),
+    BAD(q_heads, 3, "q_heads", "3", "multiple of kv_heads"),
+    BAD(kv_heads, 0, "kv_heads", "0", "expected"),
+    BAD(kv_heads, -2, "kv_heads", "-2", "expected"),
+    BAD(kv_heads, 8, "q_heads", "4", "8"),
+    BAD(q_len, -1, "q_len", "-1", "expected"),
+    BAD(q_len, INT64_MAX, "q_len", "9223372036854775807", "expected"),
+    BAD(q_len, INT64_C(1) << 47, "q_len", "140737488355328", "expected"),
+    BAD(kv_len, -7, "kv_len", "-7", "expected"),
+    BAD(kv_len, INT64_MAX, "kv_len", "9223372036854775807", "expected"),
+    BAD(head_dim, 0, "head_dim", "0", "expected"),
+    BAD(head_dim, -8, "head_dim", "-8", "expected"),
+    BAD(head_dim, INT64_MAX, "head_dim", "9223372036854775807", "expected"),
+    BAD(v_head_dim, -1, "v_head_dim", "-1", "expected"),
+    BAD(q.data, 0, "q.data", "NULL", "expected"),
+    BAD(k.data, 0, "k.data", "NULL", "expected"),
+    BAD(v.data, 0, "v.data", "NULL", "expected"),
+    BAD(out.data, 0, "out.data", "NULL", "expected"),
+    SET(q.dtype, MHA_F16, MHA_UNSUPPORTED, "q.dtype", "MHA_F16", "MHA_F32"),
+    SET(k.dtype, MHA_BF16, MHA_UNSUPPORTED, "k.dtype", "MHA_BF16", "MHA_F32"),
+    SET(out.dtype, MHA_F16, MHA_UNSUPPORTED, "out.dtype", "MHA_F16", "MHA_F32"),
+    SET(mask.dtype, MHA_F16, MHA_UNSUPPORTED, "mask.dtype", "MHA_F16", "MHA_BOOL"),
+    BAD(q.dtype, MHA_BOOL, "q.dtype", "4", "MHA_F32"),
+    BAD(v.dtype, 77, "v.dtype", "77", "MHA_F32"),
+    BAD(k.dtype, 0, "k.dtype", "0", "MHA_F32"),
+    BAD(mask.dtype, 99, "mask.dtype", "99", "MHA_BOOL"),
+    BAD(scores.dtype, MHA_BOOL, "scores.dtype", "4", "MHA_F32"),
+    BAD(q.stride[2], INT64_MAX, "q", "9223372036854775807", "expected"),
+    BAD(k.stride[1], INT64_MIN, "k", "-9223372036854775808", "expected"),
+    BAD(v.stride[0], INT64_C(1) << 61, "v", "2305843009213693952", "expected"),
+    BAD(mask.stride[3], INT64_MAX, "mask", "9223372036854775807", "expected"),
+    BAD(out.stride[0], 0, "out", "stride 0", "expected"),
+    BAD(out.stride[1], 0, "out", "stride 0", "expected"),
+    BAD(out.stride[2], 0, "out", "stride 0", "expected"),
+    BAD(out.stride[2], 7, "out", "stride 7", "expected"),
+    BAD(lse.stride[0], 0, "lse", "stride 0", "expected"),
+    BAD(lse.stride[2], 0, "lse", "stride 0", "expected"),
+    BAD(scores.stride[0], 0, "scores", "stride 0", "expected"),
+    BAD(scores.stride[2], 0, "scores", "stride 0", "expected"),
+    BAD(scores.stride[3], 0, "scores", "0", "expected"),
+    BAD(scores.stride[3], 2, "scores", "2", "expected"),
+    BAD(scale, F32_NAN, "scale", "nan", "expected"),
+    BAD(scale, F32_INF, "scale", "inf", "expected"),
+    BAD(window_left, -2, "window_left", "-2", "expected"),
+    BAD(window_right, INT64_MIN, "window_right", "-9223372036854775808", "expected"),
+    BAD(q_offset, INT64_MAX, "q_offset", "9223372036854775807", "expected"),
+    BAD(q_offset, INT64_MIN, "q_offset", "-9223372036854775808", "expected"),
+    BAD(scores_mode, 4, "scores_mode", "4", "expected"),
+    BAD(scores_mode, -1, "scores_mode", "expected") /* printed as the enum is: signed or not */,
+    BAD(struct_size, 0, "struct_size", "0", "expected"),
+    BAD(struct_size, 7, "struct_size", "7", "expected"),
+};
+
+static const spec valid = {.what = "valid", .batch = 2, .q_heads = 4, .kv_heads = 2, .q_len = 5, .kv_len = 9, .head_dim = 8,
+                           .lse = true, .scores = SOFTMAX, .mask = MASK_BIAS};
+
+typedef struct api {
+    mha_context *context;
+    problem p;
+    size_t bytes;
+    char *workspace;
+    mha_executor executor;
+} api;
+
+static void api_open(api *a, const char *isa) {
+    a->context = isa_context(isa, MHA_EXP_AUTO);
+    a->executor = executor_backwards(2);
+    problem_make(&a->p, &valid, GUARD_END);
+    assert_int_equal(MHA_OK, mha_attention_workspace_size(a->context, &a->p.args, 2, &a->bytes));
+    a->workspace = malloc(a->bytes);
+}
+
+static void api_close(api *a) {
+    free(a->workspace);
+    problem_free(&a->p);
+    mha_context_destroy(a->context);
+}
+
+/* The call fails so, the check says so, and nothing was written. */
+static void expect_failure(api *a, const mha_attention_args *args, const mha_executor *executor, void *workspace,
+                           size_t bytes, const mistake *m) {
+    char message[512] = "unset";
+    ptrdiff_t offset;
+    mha_status status = mha_attention(a->context, args, executor, workspace, bytes);
+    if (status != m->status)
+        fail_msg("%s: mha_attention returned \"%s\", wanted \"%s\"", m->what, mha_status_string(status),
+                 mha_status_string(m->status));
+    status = mha_attention_check(a->context, args, executor, workspace, bytes, message, sizeof message);
+    if (status != m->status)
+        fail_msg("%s: mha_attention_check returned \"%s\", wanted \"%s\"", m->what, mha_status_string(status),
+                 mha_status_string(m->status));
+    for (size_t i = 0; i < COUNT(m->words); i++)
+        if (m->words[i] != NULL && strstr(message, m->words[i]) == NULL)
+            fail_msg("%s: wanted \"%s\" in \"%s\"", m->what, m->words[i], message);
+    for (int i = 0; i < N_OPERANDS; i++)
+        if (guard_changed(&a->p.memory[i], &offset)) fail_msg("%s: operand %d was written to", m->what, i);
+}
+
+static void bad_fields(const char *isa) {
+    api a;
+    api_open(&a, isa);
+    for (size_t i = 0; i < COUNT(mistakes); i++) {
+        mha_attention_args args = a.p.args;
+        memcpy((char *)&args + mistakes[i].offset, &mistakes[i].bits, mistakes[i].bytes);
+        expect_failure(&a, &args, &a.executor, a.workspace, a.bytes, &mistakes[i]);
+        size_t bytes = 12345;
+        if (mha_attention_workspace_size(a.context, &args, 2, &bytes) != mistakes[i].status || bytes != 12345)
+            fail_msg("%s: workspace_size did not refuse it", mistakes[i].what);
+    }
+    api_close(&a);
+}
+
+static void bad_lists(const char *isa) {
+    static const int64_t bad[][2] = {{3, 10}, {-1, 3}, {3, INT64_MAX}};
+    static const mistake lens[] = {{"kv_lens[1] = 10", 0, 0, 0, MHA_INVALID_ARGUMENT, {"kv_lens[1]", "10", "kv_len, 9"}},
+                                   {"kv_lens[0] = -1", 0, 0, 0, MHA_INVALID_ARGUMENT, {"kv_lens[0]", "-1", "expected"}},
+                                   {"kv_lens[1] = max", 0, 0, 0, MHA_INVALID_ARGUMENT, {"kv_lens[1]", "9223372036854775807", "expected"}}};
+    static const mistake offset = {"q_offsets[1] = max", 0, 0, 0, MHA_INVALID_ARGUMENT, {"q_offsets[1]", "9223372036854775807", "expected"}};
+    api a;
+    api_open(&a, isa);
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        mha_attention_args args = a.p.args;
+        args.kv_lens = bad[i];
+        expect_failure(&a, &args, &a.executor, a.workspace, a.bytes, &lens[i]);
+    }
+    mha_attention_args args = a.p.args;
+    args.q_offsets = bad[2];
+    expect_failure(&a, &args, &a.executor, a.workspace, a.bytes, &offset);
+    api_close(&a);
+}
+
+static void bad_pointers(const char *isa) {
+    static const mistake null_args = {"no args", 0, 0, 0, MHA_INVALID_ARGUMENT, {"mha_attention_args", "NULL", "expected"}};
+    static const mistake no_workers = {"no workers", 0, 0, 0, MHA_INVALID_ARGUMENT, {"n_workers", "0", "expected"}};
+    static const mistake no_function = {"no function", 0, 0, 0, MHA_INVALID_ARGUMENT, {"parallel_for", "NULL", "expected"}};
+    static const mistake no_space = {"no workspace", 0, 0, 0, MHA_INVALID_ARGUMENT, {"workspace", "NULL", "expected"}};
+    static const mistake small = {"small workspace", 0, 0, 0, MHA_WORKSPACE_TOO_SMALL, {"workspace_bytes", "expected", "at least"}};
+    static const mistake misaligned = {"misaligned q", 0, 0, 0, MHA_INVALID_ARGUMENT, {"q.data", "align", "4"}};
+    api a;
+    api_open(&a, isa);
+    const mha_executor idle = {.n_workers = 0, .parallel_for = a.executor.parallel_for, .user = a.executor.user};
+    const mha_executor empty = {.n_workers = 2};
+    expect_failure(&a, NULL, &a.executor, a.workspace, a.bytes, &null_args);
+    expect_failure(&a, &a.p.args, &idle, a.workspace, a.bytes, &no_workers);
+    expect_failure(&a, &a.p.args, &empty, a.workspace, a.bytes, &no_function);
+    expect_failure(&a, &a.p.args, &a.executor, NULL, a.bytes, &no_space);
+    expect_failure(&a, &a.p.args, &a.executor, a.workspace, a.bytes - 1, &small);
+    expect_failure(&a, &a.p.args, &a.executor, a.workspace, 0, &small);
+    mha_attention_args args = a.p.args;
+    args.q.data = (char *)args.q.data - 2;
+    expect_failure(&a, &args, &a.executor, a.workspace, a.bytes, &misaligned);
+    size_t bytes;
+    char message[64];
+    assert_int_equal(MHA_INVALID_ARGUMENT, mha_attention(NULL, &a.p.args, NULL, a.workspace, a.bytes));
+    assert_int_equal(MHA_INVALID_ARGUMENT, mha_attention_check(NULL, &a.p.args, NULL, a.workspace, a.bytes, message, 64));
+    assert_non_null(strstr(message, "context"));
+    assert_int_equal(MHA_INVALID_ARGUMENT, mha_attention_workspace_size(a.context, &a.p.args, 0, &bytes));
+    assert_int_equal(MHA_INVALID_ARGUMENT, mha_attention_workspace_size(a.context, &a.p.args, 1, NULL));
+    api_close(&a);
+}
+
+/* Cuts sentences to what fits, and takes no place at all. */
+static void messages_fit(const char *isa) {
+    api a;
+    api_open(&a, isa);
+    mha_attention_args args = a.p.args;
+    args.batch = -1;
+    char message[8];
+    memset(message, 'x', sizeof message);
+    mha_attention_check(a.context, &args, NULL, a.workspace, a.bytes, message, 6);
+    assert_string_equal("batch", message);
+    assert_int_equal('x', message[6]);
+    assert_int_equal(MHA_INVALID_ARGUMENT, mha_attention_check(a.context, &args, NULL, a.workspace, a.bytes, NULL, 0));
+    assert_int_equal(MHA_OK, mha_attention_check(a.context, &a.p.args, &a.executor, a.workspace, a.bytes, message, 8));
+    assert_string_equal("", message);
+    api_close(&a);
+}
+
+int main(void) {
+    static const isa_test tests[] = {ISA_TEST(bad_fields), ISA_TEST(bad_lists), ISA_TEST(bad_pointers),
+                                     ISA_TEST(messages_fit)};
+    return isa_tests_run(tests, COUNT(tests));
+}
