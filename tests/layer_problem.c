@@ -1,0 +1,164 @@
+#include "layer_problem.h"
+#include "rng.h"
+#include "test.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static float *floats(const guard *g) { return (float *)(void *)g->data; }
+
+/* rows of cols numbers, gap apart */
+static guard matrix(int64_t rows, int64_t cols, int64_t gap, double factor, guard_side side, rng *r) {
+    if (rows == 0) return guard_make(0, side, 0);
+    guard g = guard_make((size_t)((rows - 1) * (cols + gap) + cols) * sizeof(float), side, 0);
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t k = 0; k < cols; k++) floats(&g)[i * (cols + gap) + k] = (float)(factor * rng_normal(r));
+    guard_remember(&g);
+    return g;
+}
+
+/* One weight and its bias; scaled so that outputs are about N(0, 1). */
+static mha_linear make_linear(layer_problem *p, int which, int64_t out, int64_t in, bool bias, guard_side side, rng *r) {
+    p->weight[which] = matrix(out, in, p->spec.gap, 1 / sqrt((double)in), side, r);
+    if (bias) p->bias[which] = matrix(1, out, 0, 0.3, side, r);
+    return (mha_linear){.weight = p->weight[which].data, .dtype = MHA_F32,
+                        .weight_stride = p->spec.gap != 0 ? in + p->spec.gap : 0,
+                        .bias = bias ? floats(&p->bias[which]) : NULL};
+}
+
+static mha_linear part(const mha_linear *stacked, int64_t row, int64_t in) {
+    mha_linear linear = *stacked;
+    linear.weight = (const float *)stacked->weight + row * (stacked->weight_stride != 0 ? stacked->weight_stride : in);
+    if (stacked->bias != NULL) linear.bias = stacked->bias + row;
+    return linear;
+}
+
+static void make_weights(layer_problem *p, const layer_spec *given, guard_side side, rng *r) {
+    const layer_spec *s = &p->spec;
+    const int64_t q = s->q_heads * s->head_dim, k = s->kv_heads * s->head_dim, v = s->kv_heads * s->v_head_dim;
+    mha_layer_desc *d = &p->desc, *n = &p->naive_desc;
+    mha_layer_desc_init(d, sizeof *d);
+    d->q_heads = s->q_heads, d->kv_heads = s->kv_heads, d->head_dim = s->head_dim, d->v_head_dim = given->v_head_dim;
+    d->q_dim = s->q_dim, d->kv_dim = given->kv_dim, d->out_dim = given->out_dim;
+    d->wo = make_linear(p, LO, s->out_dim, s->q_heads * s->v_head_dim, (s->biases & BIAS_O) != 0, side, r);
+    *n = *d;
+    n->v_head_dim = s->v_head_dim, n->kv_dim = s->kv_dim, n->out_dim = s->out_dim;
+    if (s->stacked) {
+        d->wqkv = make_linear(p, LQKV, q + k + v, s->q_dim, (s->biases & BIAS_Q) != 0, side, r);
+        n->wq = part(&d->wqkv, 0, s->q_dim);
+        n->wk = part(&d->wqkv, q, s->q_dim);
+        n->wv = part(&d->wqkv, q + k, s->q_dim);
+        return;
+    }
+    n->wq = d->wq = make_linear(p, LQ, q, s->q_dim, (s->biases & BIAS_Q) != 0, side, r);
+    n->wk = d->wk = make_linear(p, LK, k, s->kv_dim, (s->biases & BIAS_K) != 0, side, r);
+    n->wv = d->wv = make_linear(p, LV, v, s->kv_dim, (s->biases & BIAS_V) != 0, side, r);
+}
+
+static mha_activation activation(layer_problem *p, int which, int64_t tokens, int64_t width, guard_side side, rng *r) {
+    const int64_t stride = width + p->spec.gap;
+    p->memory[which] = matrix(p->spec.batch * tokens, width, p->spec.gap, 1, side, r);
+    return (mha_activation){p->memory[which].data, MHA_F32, {tokens * stride, stride}};
+}
+
+static void make_mask(layer_problem *p, int64_t kv_len, guard_side side, rng *r) {
+    const layer_spec *s = &p->spec;
+    p->memory[X_MASK] = matrix(s->batch * s->q_len, kv_len, 0, 1, side, r);
+    p->args.mask = (mha_score_tensor){p->memory[X_MASK].data, MHA_F32, {s->q_len * kv_len, 0, kv_len, 1}};
+    for (int64_t i = 0; i < s->batch * s->q_len * kv_len; i++)
+        if (rng_chance(r, 0.3)) floats(&p->memory[X_MASK])[i] = -INFINITY;
+    guard_remember(&p->memory[X_MASK]);
+}
+
+static void make_args(layer_problem *p, guard_side side, rng *r) {
+    const layer_spec *s = &p->spec;
+    const int64_t kv_len = s->kv_len == -1 ? s->q_len : s->kv_len;
+    mha_layer_args *a = &p->args;
+    mha_layer_args_init(a, sizeof *a);
+    a->batch = s->batch, a->q_len = s->q_len, a->kv_len = s->kv_len;
+    a->is_causal = s->causal, a->q_offset = s->q_offset;
+    if (s->scale != NULL) a->scale = *s->scale;
+    a->q = activation(p, X_Q, s->q_len, s->q_dim, side, r);
+    if (s->kv_len != -1) a->kv = activation(p, X_KV, kv_len, s->kv_dim, side, r);
+    a->out = activation(p, X_OUT, s->q_len, s->out_dim, side, r);
+    if (s->mask) make_mask(p, kv_len, side, r);
+    if (s->scores) {
+        p->memory[X_SCORES] = matrix(s->batch * s->q_heads * s->q_len, kv_len, 0, 1, side, r);
+        a->scores = (mha_score_tensor){p->memory[X_SCORES].data, MHA_F32,
+                                       {s->q_heads * s->q_len * kv_len, s->q_len * kv_len, kv_len, 1}};
+    }
+    for (int64_t b = 0; b < s->batch; b++) p->kv_lens[b] = b == 1 ? 0 : kv_len - b * kv_len / 4;
+    if (s->lens) a->kv_lens = p->kv_lens;
+}
+
+void layer_problem_make(layer_problem *p, const layer_spec *given, guard_side side) {
+    memset(p, 0, sizeof *p);
+    p->spec = *given;
+    layer_spec *s = &p->spec;
+    if (s->v_head_dim == 0) s->v_head_dim = s->head_dim;
+    if (s->kv_dim == 0) s->kv_dim = s->q_dim;
+    if (s->out_dim == 0) s->out_dim = s->q_dim;
+    rng r = {s->seed};
+    make_weights(p, given, side, &r);
+    make_args(p, side, &r);
+}
+
+void layer_problem_free(layer_problem *p) {
+    for (int i = 0; i < N_WEIGHTS; i++) guard_free(&p->weight[i]);
+    for (int i = 0; i < N_WEIGHTS; i++) guard_free(&p->bias[i]);
+    for (int i = 0; i < N_ACTIVATIONS; i++) guard_free(&p->memory[i]);
+}
+
+void layer_text(const layer_spec *s, char *text, size_t bytes) {
+    snprintf(text, bytes,
+             "%s: heads %d:%d of %d/%d, width %d/%d/%d%s biases %u gap %d, batch %d q_len %d kv_len %d%s%s%s seed %d",
+             s->what, (int)s->q_heads, (int)s->kv_heads, (int)s->head_dim, (int)s->v_head_dim, (int)s->q_dim,
+             (int)s->kv_dim, (int)s->out_dim, s->stacked ? " stacked" : "", s->biases, (int)s->gap, (int)s->batch,
+             (int)s->q_len, (int)s->kv_len, s->causal ? " causal" : "", s->lens ? " lens" : "", s->mask ? " mask" : "",
+             (int)s->seed);
+}
+
+static float *take(guard *memory, int64_t rows, int64_t cols, int64_t stride) {
+    float *dense = malloc((size_t)(rows * cols) * sizeof(float) + 1);
+    for (int64_t i = 0; i < rows * cols; i++) {
+        float *element = floats(memory) + i / cols * stride + i % cols;
+        dense[i] = *element;
+        guard_forgive(memory, element, sizeof *element);
+    }
+    return dense;
+}
+
+layer_outputs layer_run(layer_problem *p, const mha_layer *layer, const mha_executor *executor, const char *isa) {
+    const layer_spec *s = &p->spec;
+    const int64_t rows = s->batch * s->q_len, score_rows = rows * s->q_heads;
+    const int64_t kv_len = s->kv_len == -1 ? s->q_len : s->kv_len;
+    char what[256];
+    size_t bytes = 0;
+    ptrdiff_t offset;
+    layer_text(s, what, sizeof what);
+    const size_t n_workers = executor != NULL ? executor->n_workers : 1;
+    if (mha_layer_workspace_size(layer, &p->args, n_workers, &bytes) != MHA_OK)
+        fail_msg("isa %s: no workspace size; %s", isa, what);
+    guard workspace = guard_make(bytes, GUARD_END, 0);
+    if (mha_layer_forward(layer, &p->args, executor, workspace.data, bytes) != MHA_OK) {
+        char message[256];
+        mha_layer_check(layer, &p->args, executor, workspace.data, bytes, message, sizeof message);
+        fail_msg("isa %s: %s; %s", isa, message, what);
+    }
+    guard_free(&workspace);
+    layer_outputs o = {.n_out = rows * s->out_dim, .n_scores = s->scores ? score_rows * kv_len : 0};
+    o.out = take(&p->memory[X_OUT], rows, s->out_dim, s->out_dim + s->gap);
+    if (s->scores) o.scores = take(&p->memory[X_SCORES], score_rows, kv_len, kv_len);
+    for (int i = 0; i < N_ACTIVATIONS; i++)
+        if (guard_changed(&p->memory[i], &offset))
+            fail_msg("isa %s: wrote to operand %d at byte %td, which is no output; %s", isa, i, offset, what);
+    return o;
+}
+
+void layer_outputs_free(layer_outputs *o) {
+    free(o->out);
+    free(o->scores);
+    *o = (layer_outputs){0};
+}

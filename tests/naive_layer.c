@@ -1,0 +1,88 @@
+#include "naive_layer.h"
+
+#include <math.h>
+
+void naive_layer_result_free(naive_layer_result *result) {
+    naive_array_free(&result->out);
+    naive_array_free(&result->scores);
+}
+
+naive_array naive_linear(const naive_array *x, int64_t rows, int64_t in, int64_t out, const mha_linear *linear) {
+    naive_array y = naive_array_make(rows * out, true);
+    const float *weight = linear->weight;
+    const int64_t stride = linear->weight_stride != 0 ? linear->weight_stride : in;
+    for (int64_t i = 0; i < rows * out; i++) {
+        const int64_t row = i / out, o = i % out;
+        double condition = linear->bias != NULL ? fabs((double)linear->bias[o]) : 0, brought[BOUND_KINDS] = {0};
+        y.x[i] = linear->bias != NULL ? linear->bias[o] : 0;
+        for (int64_t k = 0; k < in; k++) {
+            const double w = weight[o * stride + k], term = x->x[row * in + k] * w;
+            y.x[i] += term;
+            condition += fabs(term);
+            for (int kind = 0; kind < BOUND_KINDS; kind++)
+                if (x->bound[kind] != NULL) brought[kind] += x->bound[kind][row * in + k] * fabs(w);
+        }
+        for (int kind = 0; kind < BOUND_KINDS; kind++)
+            y.bound[kind][i] = bound_linear(kind, in, condition) + brought[kind];
+    }
+    return y;
+}
+
+/* [batch][a][b][dim] -> [batch][b][a][dim], values and bounds: tokens and heads change places. */
+static naive_array swap(const naive_array *from, int64_t a, int64_t b, int64_t dim) {
+    naive_array to = naive_array_make(from->n, true);
+    for (int64_t i = 0; i < from->n; i++) {
+        const int64_t d = i % dim, j = i / dim % b, k = i / dim / b % a, item = i / dim / b / a;
+        const int64_t at = ((item * b + j) * a + k) * dim + d;
+        to.x[at] = from->x[i];
+        for (int kind = 0; kind < BOUND_KINDS; kind++) to.bound[kind][at] = from->bound[kind][i];
+    }
+    return to;
+}
+
+static naive_array gather_activation(const mha_activation *x, int64_t batch, int64_t tokens, int64_t width) {
+    const mha_tensor tensor = {x->data, MHA_F32, {x->stride[0], 0, x->stride[1]}};
+    return naive_gather(&tensor, batch, 1, tokens, width);
+}
+
+/* Projects x and splits it into heads: [batch][heads][tokens][dim]. */
+static naive_array project(const mha_activation *x, int64_t batch, int64_t tokens, int64_t in, int64_t heads,
+                           int64_t dim, const mha_linear *linear) {
+    naive_array dense = gather_activation(x, batch, tokens, in);
+    naive_array y = naive_linear(&dense, batch * tokens, in, heads * dim, linear);
+    naive_array split = swap(&y, tokens, heads, dim);
+    naive_array_free(&dense);
+    naive_array_free(&y);
+    return split;
+}
+
+static mha_attention_args attention_of(const mha_layer_desc *desc, const mha_layer_args *args) {
+    mha_attention_args a;
+    mha_attention_args_init(&a, sizeof a);
+    a.batch = args->batch, a.q_len = args->q_len;
+    a.kv_len = args->kv_len == -1 ? args->q_len : args->kv_len;
+    a.q_heads = desc->q_heads, a.kv_heads = desc->kv_heads;
+    a.head_dim = desc->head_dim, a.v_head_dim = desc->v_head_dim;
+    a.scale = args->scale, a.is_causal = args->is_causal;
+    a.window_left = args->window_left, a.window_right = args->window_right;
+    a.q_offset = args->q_offset, a.q_offsets = args->q_offsets, a.kv_lens = args->kv_lens;
+    a.mask = args->mask, a.scores = args->scores, a.scores_mode = args->scores_mode;
+    return a;
+}
+
+naive_layer_result naive_layer(const mha_layer_desc *desc, const mha_layer_args *args) {
+    const mha_attention_args a = attention_of(desc, args);
+    const mha_activation *kv = args->kv_len == -1 ? &args->q : &args->kv;
+    naive_array q = project(&args->q, a.batch, a.q_len, desc->q_dim, a.q_heads, a.head_dim, &desc->wq);
+    naive_array k = project(kv, a.batch, a.kv_len, desc->kv_dim, a.kv_heads, a.head_dim, &desc->wk);
+    naive_array v = project(kv, a.batch, a.kv_len, desc->kv_dim, a.kv_heads, a.v_head_dim, &desc->wv);
+    naive_result attention = naive_attention_of(&a, &q, &k, &v);
+    naive_array heads = swap(&attention.out, a.q_heads, a.q_len, a.v_head_dim);
+    const naive_layer_result result = {
+        .out = naive_linear(&heads, a.batch * a.q_len, a.q_heads * a.v_head_dim, desc->out_dim, &desc->wo),
+        .scores = attention.scores,
+    };
+    naive_array *unused[] = {&q, &k, &v, &heads, &attention.out, &attention.lse};
+    for (int i = 0; i < 6; i++) naive_array_free(unused[i]);
+    return result;
+}

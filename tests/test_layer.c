@@ -1,0 +1,171 @@
+/* The layer against its naive form, in every way it can be described, owned and borrowed. */
+#include "check.h"
+#include "executor.h"
+#include "isas.h"
+#include "layer_problem.h"
+#include "test.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void check_run(const char *isa, layer_problem *p, const mha_layer *layer, const naive_layer_result *wanted) {
+    char what[256];
+    layer_text(&p->spec, what, sizeof what);
+    layer_outputs first = layer_run(p, layer, NULL, isa);
+    check_values(isa, what, "out", first.out, &wanted->out);
+    if (first.n_scores > 0) check_values(isa, what, "scores", first.scores, &wanted->scores);
+    const mha_executor executors[] = {executor_backwards(1), executor_backwards(3), executor_make(2), executor_make(8)};
+    for (size_t i = 0; i < COUNT(executors); i++) {
+        layer_outputs again = layer_run(p, layer, &executors[i], isa);
+        check_same_bits(isa, what, "out, other workers", again.out, first.out, first.n_out);
+        check_same_bits(isa, what, "scores, other workers", again.scores, first.scores, first.n_scores);
+        layer_outputs_free(&again);
+    }
+    layer_outputs_free(&first);
+}
+
+/* An owning layer needs the caller's weights no more; a borrowing one only reads the packed memory. */
+static void check_layer(const char *isa, mha_exp exp, guard_side side, const layer_spec *s) {
+    mha_context *context = isa_context(isa, exp);
+    mha_layer *owner = NULL, *borrower = NULL;
+    char message[256] = "";
+    size_t bytes = 0;
+    ptrdiff_t offset;
+    layer_problem p;
+    layer_problem_make(&p, s, side);
+    naive_layer_result wanted = naive_layer(&p.naive_desc, &p.args);
+    if (mha_layer_create(context, &p.desc, &owner, message, sizeof message) != MHA_OK)
+        fail_msg("isa %s: %s; %s", isa, message, s->what);
+    assert_int_equal(MHA_OK, mha_layer_packed_size(context, &p.desc, &bytes));
+    guard packed = guard_make(bytes, bytes % 64 == 0 ? GUARD_END : GUARD_START, 0);
+    assert_int_equal(MHA_OK, mha_layer_pack(context, &p.desc, packed.data, bytes));
+    guard_remember(&packed);
+    for (int i = 0; i < N_WEIGHTS; i++) {
+        guard_free(&p.weight[i]);
+        guard_free(&p.bias[i]);
+    }
+    check_run(isa, &p, owner, &wanted);
+    mha_layer_destroy(owner);
+    if (mha_layer_borrow(context, packed.data, bytes, &borrower, message, sizeof message) != MHA_OK)
+        fail_msg("isa %s: %s; %s", isa, message, s->what);
+    check_run(isa, &p, borrower, &wanted);
+    mha_layer_destroy(borrower);
+    if (guard_changed(&packed, &offset)) fail_msg("isa %s wrote to packed memory at byte %td", isa, offset);
+    guard_free(&packed);
+    naive_layer_result_free(&wanted);
+    layer_problem_free(&p);
+    mha_context_destroy(context);
+}
+
+static void check_layers(const char *isa, const layer_spec *specs, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        layer_spec s = specs[i];
+        s.seed = i + 1;
+        check_layer(isa, MHA_EXP_FUSED, GUARD_END, &s);
+        check_layer(isa, MHA_EXP_SLEEF, GUARD_START, &s);
+    }
+}
+
+static const layer_spec base = {.what = "layer", .q_heads = 3, .kv_heads = 3, .head_dim = 8, .q_dim = 24, .batch = 2, .q_len = 7, .kv_len = -1};
+
+static void forms(const char *isa) {
+    static const layer_spec specs[] = {
+        {.what = "plain", .q_heads = 4, .kv_heads = 4, .head_dim = 16, .q_dim = 64, .batch = 2, .q_len = 20, .kv_len = -1},
+        {.what = "GQA", .q_heads = 6, .kv_heads = 2, .head_dim = 8, .q_dim = 48, .batch = 1, .q_len = 9, .kv_len = -1},
+        {.what = "MQA", .q_heads = 4, .kv_heads = 1, .head_dim = 5, .q_dim = 21, .batch = 2, .q_len = 6, .kv_len = -1},
+        {.what = "v_head_dim", .q_heads = 3, .kv_heads = 3, .head_dim = 7, .v_head_dim = 12, .q_dim = 33, .batch = 2, .q_len = 5, .kv_len = -1},
+        {.what = "out_dim", .q_heads = 2, .kv_heads = 2, .head_dim = 9, .q_dim = 30, .out_dim = 17, .batch = 1, .q_len = 50, .kv_len = -1},
+        {.what = "cross", .q_heads = 2, .kv_heads = 2, .head_dim = 8, .q_dim = 16, .batch = 2, .q_len = 5, .kv_len = 31},
+        {.what = "cross, kv_dim", .q_heads = 4, .kv_heads = 2, .head_dim = 8, .v_head_dim = 6, .q_dim = 19, .kv_dim = 40, .out_dim = 23, .biases = BIAS_ALL, .batch = 3, .q_len = 11, .kv_len = 70},
+        {.what = "stacked", .q_heads = 4, .kv_heads = 4, .head_dim = 16, .q_dim = 64, .stacked = true, .batch = 2, .q_len = 12, .kv_len = -1},
+        {.what = "stacked, biases, GQA", .q_heads = 6, .kv_heads = 2, .head_dim = 7, .v_head_dim = 9, .q_dim = 31, .stacked = true, .biases = BIAS_ALL, .gap = 3, .batch = 2, .q_len = 12, .kv_len = -1},
+        {.what = "stacked, cross", .q_heads = 2, .kv_heads = 2, .head_dim = 8, .q_dim = 16, .stacked = true, .biases = BIAS_Q, .batch = 1, .q_len = 3, .kv_len = 9},
+        {.what = "one token", .q_heads = 4, .kv_heads = 4, .head_dim = 16, .q_dim = 64, .batch = 1, .q_len = 1, .kv_len = -1},
+        {.what = "decode", .q_heads = 4, .kv_heads = 2, .head_dim = 16, .q_dim = 64, .batch = 2, .q_len = 1, .kv_len = 1100},
+        {.what = "wide", .q_heads = 4, .kv_heads = 4, .head_dim = 64, .q_dim = 256, .biases = BIAS_ALL, .batch = 1, .q_len = 130, .kv_len = -1},
+        {.what = "deep", .q_heads = 1, .kv_heads = 1, .head_dim = 8, .q_dim = 700, .batch = 1, .q_len = 4, .kv_len = -1},
+        {.what = "batch 0", .q_heads = 2, .kv_heads = 2, .head_dim = 8, .q_dim = 16, .batch = 0, .q_len = 4, .kv_len = -1},
+        {.what = "no query", .q_heads = 2, .kv_heads = 2, .head_dim = 8, .q_dim = 16, .batch = 2, .q_len = 0, .kv_len = 4},
+        {.what = "no key: the output's bias", .q_heads = 2, .kv_heads = 2, .head_dim = 8, .q_dim = 16, .biases = BIAS_ALL, .batch = 2, .q_len = 3, .kv_len = 0},
+    };
+    check_layers(isa, specs, COUNT(specs));
+}
+
+static void biases_and_gaps(const char *isa) {
+    for (unsigned biases = 0; biases <= BIAS_ALL; biases++) {
+        layer_spec s = base;
+        s.what = "biases";
+        s.biases = biases;
+        s.gap = biases % 3;
+        check_layers(isa, &s, 1);
+    }
+}
+
+static void options(const char *isa) {
+    const layer_spec specs[] = {
+        {.what = "causal", .causal = true},
+        {.what = "causal, offset", .causal = true, .q_offset = -2},
+        {.what = "lengths", .lens = true},
+        {.what = "mask", .mask = true},
+        {.what = "weights", .scores = true},
+        {.what = "scale", .scale = &(const float){-0.7f}},
+        {.what = "all", .causal = true, .lens = true, .mask = true, .scores = true, .q_offset = 1},
+    };
+    for (size_t i = 0; i < COUNT(specs); i++)
+        for (int cross = 0; cross < 2; cross++) {
+            layer_spec s = specs[i];
+            s.q_heads = 4, s.kv_heads = 2, s.head_dim = 8, s.q_dim = 24, s.batch = 3, s.q_len = 13;
+            s.kv_len = cross ? 21 : -1;
+            s.biases = BIAS_ALL;
+            check_layers(isa, &s, 1);
+        }
+}
+
+/* Every number of rows and outputs that a projection's tiles can be left with. */
+static void tails(const char *isa) {
+    for (int64_t n = 1; n <= (test_quick() ? 20 : 100); n++) {
+        layer_spec s = base;
+        s.what = "rows";
+        s.batch = 1, s.q_len = n;
+        check_layers(isa, &s, 1);
+        s = base;
+        s.what = "outputs";
+        s.out_dim = n, s.head_dim = n % 19 + 1, s.q_dim = n % 37 + 1;
+        check_layers(isa, &s, 1);
+    }
+}
+
+/* Each batch item alone has the bits it has in the batch. */
+static void batch_bits(const char *isa) {
+    mha_context *context = isa_context(isa, MHA_EXP_AUTO);
+    static const int64_t lens[] = {1, 3, 40, 97, 200};
+    for (size_t i = 0; i < COUNT(lens); i++) {
+        layer_spec s = base;
+        s.what = "batch bits";
+        s.batch = 3, s.q_len = lens[i], s.biases = BIAS_ALL, s.seed = i;
+        mha_layer *layer;
+        layer_problem p;
+        layer_problem_make(&p, &s, GUARD_END);
+        assert_int_equal(MHA_OK, mha_layer_create(context, &p.desc, &layer, NULL, 0));
+        layer_outputs whole = layer_run(&p, layer, NULL, isa);
+        for (int64_t b = 0; b < s.batch; b++) {
+            layer_problem item = p;
+            item.spec.batch = item.args.batch = 1;
+            item.args.q.data = (float *)p.args.q.data + b * p.args.q.stride[0];
+            layer_outputs alone = layer_run(&item, layer, NULL, isa);
+            check_same_bits(isa, s.what, "out", alone.out, whole.out + b * alone.n_out, alone.n_out);
+            layer_outputs_free(&alone);
+        }
+        layer_outputs_free(&whole);
+        mha_layer_destroy(layer);
+        layer_problem_free(&p);
+    }
+    mha_context_destroy(context);
+}
+
+int main(void) {
+    static const isa_test tests[] = {ISA_TEST(forms), ISA_TEST(biases_and_gaps), ISA_TEST(options), ISA_TEST(tails),
+                                     ISA_TEST(batch_bits)};
+    return isa_tests_run(tests, COUNT(tests));
+}
