@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -47,6 +48,11 @@ def run(command, log, env=None, cwd=ROOT):
     if status != 0:
         raise Broken(f"{' '.join(map(str, command))}: exit status {status}", output)
     return output
+
+
+def readme_example(language):
+    """The source of the README's example in a language."""
+    return re.search(rf"^```{language}\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)[1]
 
 
 def configure(name, options, env, source=ROOT):

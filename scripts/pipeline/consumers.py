@@ -2,7 +2,7 @@
 
 import shutil
 
-from pipeline.build import BUILD, GCC, ROOT, Broken, configure, run, try_run
+from pipeline.build import BUILD, GCC, ROOT, Broken, configure, readme_example, run, try_run
 from pipeline.results import FAILED, PASSED, Result, check
 
 CONSUMER = ROOT / "tests" / "consumer"
@@ -55,6 +55,15 @@ def as_subproject():
     return source / "build" / "use", {}
 
 
+def with_pkg_config(libdir):
+    source, program = BUILD / "consumers" / "readme.c", BUILD / "consumers" / "readme"
+    source.write_text(readme_example("c"))
+    env = {"PKG_CONFIG_PATH": str(libdir / "pkgconfig")}
+    flags = run(["pkg-config", "--cflags", "--libs", "mha"], "consumers", env).split()
+    run(["gcc", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", source, "-o", program, *flags], "consumers")
+    return program, {"LD_LIBRARY_PATH": str(libdir)}
+
+
 def newer_version_result(libdir):
     command = ["cmake", "-S", CONSUMER, "-B", BUILD / "consumers" / "newer", "-DMHA_WANTED=0.2"]
     status, output = try_run([*command, f"-DCMAKE_PREFIX_PATH={libdir.parent}"], "consumers")
@@ -70,5 +79,6 @@ def results():
         attempt("consumers: CMake, shared library", lambda: with_cmake(both, "cmake-shared")),
         attempt("consumers: CMake, static build", lambda: with_cmake(static, "cmake-static")),
         attempt("consumers: Meson subproject", as_subproject),
+        attempt("consumers: README's C example, pkg-config", lambda: with_pkg_config(both)),
         newer_version_result(both),
     ]

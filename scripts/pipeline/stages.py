@@ -3,7 +3,7 @@
 import platform
 
 from pipeline import consumers, objects
-from pipeline.build import BUILD, CLANG, GCC, ROOT, LOGS, compile_only, run, run_tests, try_run
+from pipeline.build import BUILD, CLANG, GCC, ROOT, LOGS, compile_only, readme_example, run, run_tests, try_run
 from pipeline.results import SKIPPED, Isas, Result, check, of_pytest
 
 TESTS = "-Dtests=true"
@@ -121,6 +121,8 @@ def python(quick):
     status, output = try_run(["python", "-m", "pytest", "-q", f"--junitxml={log}"], "python")
     results = of_pytest(log) if log.exists() else []
     results.append(check("python: pytest ran tests and found no failure", status == 0 and results, output))
+    status, output = try_run(["python", "-c", readme_example("python")], "python")
+    results.append(check("python: README's example runs", status == 0, output))
     return results, Isas()
 
 
