@@ -1,0 +1,192 @@
+/* Bad layers: descriptions, packed memory, inputs.  Each is refused by name, and nothing is written. */
+#include "isas.h"
+#include "layer_problem.h"
+#include "test.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct mistake {
+    const char *what;
+    size_t offset, bytes;
+    int64_t bits;
+    mha_status status;
+    const char *words[3];
+} mistake;
+
+#define SET(struct, field, bits, status, ...)                                                                          \
+    { #field " = " #bits, offsetof(struct, field), sizeof(((struct *)0)->field), bits, status, {__VA_ARGS__} }
+#define DESC(field, bits, ...) SET(mha_layer_desc, field, bits, MHA_INVALID_ARGUMENT, __VA_ARGS__)
+#define ARGS(field, bits, ...) SET(mha_layer_args, field, bits, MHA_INVALID_ARGUMENT, __VA_ARGS__)
+
+static const mistake bad_descs[] = {
+    DESC(q_heads, 0, "q_heads", "0", "expected"),
+    DESC(q_heads, -4, "q_heads", "-4", "expected"),
+    DESC(q_heads, 3, "q_heads", "3", "multiple of kv_heads"),
+    DESC(kv_heads, 0, "kv_heads", "0", "expected"),
+    DESC(head_dim, -1, "head_dim", "-1", "expected"),
+    DESC(head_dim, INT64_MAX, "head_dim", "9223372036854775807", "expected"),
+    DESC(v_head_dim, -1, "v_head_dim", "-1", "expected"),
+    DESC(q_dim, 0, "q_dim", "0", "expected"),
+    DESC(q_dim, INT64_MAX, "q_dim", "9223372036854775807", "expected"),
+    DESC(kv_dim, -5, "kv_dim", "-5", "expected"),
+    DESC(out_dim, -5, "out_dim", "-5", "expected"),
+    DESC(wq.weight, 0, "wq", "NULL", "expected"),
+    DESC(wk.weight, 0, "wk", "NULL", "expected"),
+    DESC(wv.weight, 0, "wv", "NULL", "expected"),
+    DESC(wo.weight, 0, "wo", "NULL", "expected"),
+    DESC(wqkv.weight, 64, "wqkv", "expected"), /* beside the separate ones */
+    SET(mha_layer_desc, wq.dtype, MHA_F16, MHA_UNSUPPORTED, "wq", "MHA_F16", "MHA_F32"),
+    SET(mha_layer_desc, wo.dtype, MHA_BF16, MHA_UNSUPPORTED, "wo", "MHA_BF16", "MHA_F32"),
+    DESC(wk.dtype, 9, "wk", "9", "MHA_F32"),
+    DESC(struct_size, 3, "struct_size", "3", "expected"),
+};
+
+static const mistake bad_args[] = {
+    ARGS(batch, -1, "batch", "-1", "expected"),
+    ARGS(q_len, -2, "q_len", "-2", "expected"),
+    ARGS(q_len, INT64_MAX, "q_len", "9223372036854775807", "expected"),
+    ARGS(kv_len, -2, "kv_len", "-2", "expected"),
+    ARGS(q.data, 0, "q.data", "NULL", "expected"),
+    ARGS(kv.data, 0, "kv.data", "NULL", "expected"),
+    ARGS(out.data, 0, "out.data", "NULL", "expected"),
+    SET(mha_layer_args, q.dtype, MHA_F16, MHA_UNSUPPORTED, "q.dtype", "MHA_F16", "MHA_F32"),
+    ARGS(out.dtype, 42, "out.dtype", "42", "MHA_F32"),
+    ARGS(q.stride[1], INT64_MAX, "q", "9223372036854775807", "expected"),
+    ARGS(out.stride[0], 0, "out", "0", "expected"),
+    ARGS(out.stride[1], 0, "out", "0", "expected"),
+    ARGS(scale, 0x7fc00000, "scale", "nan", "expected"),
+    ARGS(window_left, -2, "window_left", "-2", "expected"),
+    ARGS(q_offset, INT64_MAX, "q_offset", "9223372036854775807", "expected"),
+    ARGS(scores_mode, 5, "scores_mode", "5", "expected"),
+    ARGS(struct_size, 1, "struct_size", "1", "expected"),
+};
+
+static const layer_spec valid = {.what = "valid", .q_heads = 4, .kv_heads = 2, .head_dim = 8, .q_dim = 32, .biases = BIAS_ALL, .batch = 2,
+                                 .q_len = 5, .kv_len = 7, .scores = true};
+
+static void check_words(const mistake *m, mha_status status, const char *message) {
+    if (status != m->status)
+        fail_msg("%s: returned \"%s\", wanted \"%s\": \"%s\"", m->what, mha_status_string(status),
+                 mha_status_string(m->status), message);
+    for (size_t i = 0; i < COUNT(m->words); i++)
+        if (m->words[i] != NULL && strstr(message, m->words[i]) == NULL)
+            fail_msg("%s: wanted \"%s\" in \"%s\"", m->what, m->words[i], message);
+}
+
+static void descriptions(const char *isa) {
+    mha_context *context = isa_context(isa, MHA_EXP_AUTO);
+    layer_problem p;
+    layer_problem_make(&p, &valid, GUARD_END);
+    for (size_t i = 0; i < COUNT(bad_descs); i++) {
+        const mistake *m = &bad_descs[i];
+        mha_layer_desc desc = p.desc;
+        memcpy((char *)&desc + m->offset, &m->bits, m->bytes);
+        mha_layer *layer = (mha_layer *)(uintptr_t)8;
+        char message[256] = "", unused[64];
+        size_t bytes = 777;
+        check_words(m, mha_layer_create(context, &desc, &layer, message, sizeof message), message);
+        assert_null(layer);
+        assert_int_equal(m->status, mha_layer_packed_size(context, &desc, &bytes));
+        assert_int_equal(777, bytes);
+        assert_int_equal(m->status, mha_layer_pack(context, &desc, unused, sizeof unused));
+    }
+    layer_problem_free(&p);
+    mha_context_destroy(context);
+}
+
+static void inputs(const char *isa) {
+    mha_context *context = isa_context(isa, MHA_EXP_AUTO);
+    layer_problem p;
+    mha_layer *layer;
+    size_t size = 0;
+    ptrdiff_t offset;
+    layer_problem_make(&p, &valid, GUARD_END);
+    assert_int_equal(MHA_OK, mha_layer_create(context, &p.desc, &layer, NULL, 0));
+    assert_int_equal(MHA_OK, mha_layer_workspace_size(layer, &p.args, 1, &size));
+    void *workspace = malloc(size);
+    for (size_t i = 0; i < COUNT(bad_args); i++) {
+        const mistake *m = &bad_args[i];
+        mha_layer_args args = p.args;
+        memcpy((char *)&args + m->offset, &m->bits, m->bytes);
+        char message[256] = "";
+        check_words(m, mha_layer_check(layer, &args, NULL, workspace, size, message, sizeof message), message);
+        assert_int_equal(m->status, mha_layer_forward(layer, &args, NULL, workspace, size));
+    }
+    mha_layer_args args = p.args;
+    args.out.data = (float *)args.q.data + 1;
+    assert_int_equal(MHA_INVALID_ARGUMENT, mha_layer_forward(layer, &args, NULL, workspace, size));
+    assert_int_equal(MHA_WORKSPACE_TOO_SMALL, mha_layer_forward(layer, &p.args, NULL, workspace, size - 1));
+    assert_int_equal(MHA_INVALID_ARGUMENT, mha_layer_forward(layer, &p.args, NULL, NULL, size));
+    assert_int_equal(MHA_INVALID_ARGUMENT, mha_layer_forward(NULL, &p.args, NULL, workspace, size));
+    assert_int_equal(MHA_INVALID_ARGUMENT, mha_layer_workspace_size(layer, &p.args, 0, &size));
+    for (int i = 0; i < N_ACTIVATIONS; i++)
+        if (guard_changed(&p.memory[i], &offset)) fail_msg("operand %d was written to", i);
+    free(workspace);
+    mha_layer_destroy(layer);
+    layer_problem_free(&p);
+    mha_context_destroy(context);
+}
+
+static void expect_refused(const mha_context *context, const void *packed, size_t bytes, mha_status wanted,
+                           const char *what) {
+    mha_layer *layer = (mha_layer *)(uintptr_t)8;
+    char message[256] = "";
+    const mha_status status = mha_layer_borrow(context, packed, bytes, &layer, message, sizeof message);
+    if (status != wanted || layer != NULL || strstr(message, "expected") == NULL)
+        fail_msg("%s: returned \"%s\", wanted \"%s\", with a sentence: \"%s\"", what, mha_status_string(status),
+                 mha_status_string(wanted), message);
+}
+
+/* Memory that mha_layer_pack did not write so. */
+static void packed_memory(const char *isa) {
+    mha_context *context = isa_context(isa, MHA_EXP_AUTO), *scalar = isa_context("scalar", MHA_EXP_AUTO);
+    layer_problem p;
+    size_t bytes = 0;
+    layer_problem_make(&p, &valid, GUARD_END);
+    assert_int_equal(MHA_OK, mha_layer_packed_size(context, &p.desc, &bytes));
+    guard packed = guard_make(bytes, GUARD_START, 0), zeros = guard_make(bytes, GUARD_START, 0);
+    memset(zeros.data, 0, bytes);
+    assert_int_equal(MHA_WORKSPACE_TOO_SMALL, mha_layer_pack(context, &p.desc, packed.data, bytes - 1));
+    assert_int_equal(MHA_INVALID_ARGUMENT, mha_layer_pack(context, &p.desc, NULL, bytes));
+    assert_int_equal(MHA_INVALID_ARGUMENT, mha_layer_pack(context, &p.desc, packed.data + 4, bytes));
+    assert_int_equal((char)0xff, packed.data[0]);
+    assert_int_equal(MHA_OK, mha_layer_pack(context, &p.desc, packed.data, bytes));
+    expect_refused(context, NULL, bytes, MHA_INVALID_ARGUMENT, "no memory");
+    expect_refused(context, packed.data + 4, bytes - 4, MHA_INVALID_ARGUMENT, "misaligned");
+    expect_refused(context, packed.data, bytes - 1, MHA_INVALID_ARGUMENT, "cut off");
+    expect_refused(context, packed.data, 10, MHA_INVALID_ARGUMENT, "less than a header");
+    expect_refused(context, packed.data, 0, MHA_INVALID_ARGUMENT, "empty");
+    expect_refused(context, zeros.data, bytes, MHA_INVALID_ARGUMENT, "zeros");
+    if (strcmp(isa, "scalar") != 0) expect_refused(scalar, packed.data, bytes, MHA_UNSUPPORTED, "another isa's");
+    packed.data[1] ^= 1;
+    expect_refused(context, packed.data, bytes, MHA_INVALID_ARGUMENT, "wrong magic");
+    guard_free(&packed);
+    guard_free(&zeros);
+    layer_problem_free(&p);
+    mha_context_destroy(context);
+    mha_context_destroy(scalar);
+}
+
+static void sizes(const char *isa) {
+    mha_context *context = isa_context(isa, MHA_EXP_AUTO);
+    layer_problem p;
+    mha_layer *layer;
+    mha_layer_desc desc;
+    layer_problem_make(&p, &valid, GUARD_END);
+    assert_int_equal(MHA_OK, mha_layer_create(context, &p.desc, &layer, NULL, 0));
+    mha_layer_desc_init(&desc, sizeof desc);
+    mha_layer_sizes(layer, &desc);
+    const int64_t got[] = {desc.q_heads, desc.kv_heads, desc.head_dim, desc.v_head_dim, desc.q_dim, desc.kv_dim, desc.out_dim};
+    static const int64_t wanted[] = {4, 2, 8, 8, 32, 32, 32};
+    assert_memory_equal(got, wanted, sizeof wanted);
+    mha_layer_destroy(layer);
+    layer_problem_free(&p);
+    mha_context_destroy(context);
+}
+
+int main(void) {
+    static const isa_test tests[] = {ISA_TEST(descriptions), ISA_TEST(inputs), ISA_TEST(packed_memory), ISA_TEST(sizes)};
+    return isa_tests_run(tests, COUNT(tests));
+}
