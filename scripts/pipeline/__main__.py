@@ -9,7 +9,7 @@ from pipeline.build import LOGS, Broken
 from pipeline.results import FAILED, PASSED, SKIPPED, Isas, Result
 from pipeline.stages import QUICK_STAGES, STAGES
 
-SHOWN_LINES = 25  # of what a failed test printed
+SHOWN_LINES = 12  # of what a failed test printed
 
 
 def parse_arguments():

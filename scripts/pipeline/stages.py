@@ -3,8 +3,8 @@
 import platform
 
 from pipeline import consumers, objects
-from pipeline.build import BUILD, CLANG, GCC, ROOT, LOGS, compile_only, readme_example, run, run_tests, try_run
-from pipeline.results import SKIPPED, Isas, Result, check, of_pytest
+from pipeline.build import BUILD, CLANG, LOGS, ROOT, Broken, compile_only, readme_example, run, run_tests, try_run
+from pipeline.results import FAILED, SKIPPED, Isas, Result, check, of_pytest
 
 TESTS = "-Dtests=true"
 QUICK = {"MHA_TEST_QUICK": "1"}
@@ -118,9 +118,10 @@ def python(quick):
     run([ROOT / "scripts" / "install-python"], "python")
     log = BUILD / "logs" / "pytest.xml"
     log.unlink(missing_ok=True)
-    status, output = try_run(["python", "-m", "pytest", "-q", f"--junitxml={log}"], "python")
+    status, output = try_run(["python", "-m", "pytest", "-q", "--tb=short", f"--junitxml={log}"], "python")
     results = of_pytest(log) if log.exists() else []
-    results.append(check("python: pytest ran tests and found no failure", status == 0 and results, output))
+    if not results or (status != 0 and not any(result.outcome == FAILED for result in results)):
+        raise Broken(f"pytest: exit status {status}", output)
     status, output = try_run(["python", "-c", readme_example("python")], "python")
     results.append(check("python: README's example runs", status == 0, output))
     return results, Isas()
