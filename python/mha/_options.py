@@ -25,8 +25,13 @@ def _integers(name: str, values: Integers) -> NDArray[np.int64]:
     return np.ascontiguousarray(array, dtype=np.int64)
 
 
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, (int, np.integer))
+def _offsets(q_offset: int | Integers | None) -> tuple[int, NDArray[np.int64] | None]:
+    """One offset, or one of each batch item."""
+    if q_offset is None:
+        return 0, None
+    if isinstance(q_offset, (int, np.integer)):
+        return int(q_offset), None
+    return 0, _integers("q_offset", q_offset)
 
 
 def _window(window: Window | None) -> tuple[int, int]:
@@ -47,12 +52,10 @@ def options(
     kv_lens: Integers | None,
 ) -> _mha.Options:
     """Which keys a query attends to, and how scores are scaled."""
-    one_offset = q_offset is None or _is_integer(q_offset)
     return _mha.Options(
         mask,
         bool(causal),
-        index(q_offset or 0) if one_offset else 0,
-        None if one_offset else _integers("q_offset", q_offset),
+        *_offsets(q_offset),
         *_window(window),
         scale,
         None if kv_lens is None else _integers("kv_lens", kv_lens),

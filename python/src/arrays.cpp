@@ -9,19 +9,23 @@ namespace {
 
 using Code = nb::dlpack::dtype_code;
 
+constexpr const char *BOOL_OR_FLOAT = "bool or float32";
+
 bool is(nb::dlpack::dtype dtype, Code code, int bits) {
     return dtype.code == static_cast<uint8_t>(code) && dtype.bits == bits && dtype.lanes == 1;
 }
 
 std::string text(nb::dlpack::dtype dtype) {
-    const char *kind = dtype.code == static_cast<uint8_t>(Code::Int)       ? "int"
-                       : dtype.code == static_cast<uint8_t>(Code::UInt)    ? "uint"
-                       : dtype.code == static_cast<uint8_t>(Code::Float)   ? "float"
-                       : dtype.code == static_cast<uint8_t>(Code::Bfloat)  ? "bfloat"
-                       : dtype.code == static_cast<uint8_t>(Code::Complex) ? "complex"
-                       : dtype.code == static_cast<uint8_t>(Code::Bool)    ? "bool"
-                                                                           : "unknown";
-    return kind + std::to_string(dtype.bits);
+    const std::string bits = std::to_string(dtype.bits);
+    switch (static_cast<Code>(dtype.code)) {
+    case Code::Int: return "int" + bits;
+    case Code::UInt: return "uint" + bits;
+    case Code::Float: return "float" + bits;
+    case Code::Bfloat: return "bfloat" + bits;
+    case Code::Complex: return "complex" + bits;
+    case Code::Bool: return "bool";
+    default: return "of " + bits + " bits";
+    }
 }
 
 std::string text(const Shape &shape) {
@@ -33,16 +37,10 @@ std::string text(const Shape &shape) {
     return result + (shape.size() == 1 ? ",)" : ")");
 }
 
-std::string type_of(nb::handle object) {
-    return nb::type_name(object.type()).c_str();
-}
+std::string type_of(nb::handle object) { return nb::type_name(object.type()).c_str(); }
 
-[[noreturn]] void type_error(const std::string &sentence) {
-    throw nb::type_error(sentence.c_str());
-}
-[[noreturn]] void value_error(const std::string &sentence) {
-    throw nb::value_error(sentence.c_str());
-}
+[[noreturn]] void type_error(const std::string &sentence) { throw nb::type_error(sentence.c_str()); }
+[[noreturn]] void value_error(const std::string &sentence) { throw nb::value_error(sentence.c_str()); }
 
 } // namespace
 
@@ -55,13 +53,21 @@ Array::Array(const char *name, nb::handle object, Access access) : name_(name) {
     data_ = const_cast<void *>(array_.data());
 }
 
-mha_dtype Array::dtype() const {
+int64_t Array::stride(size_t axis) const {
+    if (array_.size() > 0) return array_.stride_ptr()[axis];
+    int64_t stride = 1;
+    for (size_t inner = axis + 1; inner < rank(); inner++) stride *= std::max(shape(inner), int64_t{1});
+    return stride;
+}
+
+// Which floating-point types there are is left to the library.
+mha_dtype Array::dtype(const char *expected) const {
     const nb::dlpack::dtype dtype = array_.dtype();
     if (is(dtype, Code::Float, 32)) return MHA_F32;
     if (is(dtype, Code::Float, 16)) return MHA_F16;
     if (is(dtype, Code::Bfloat, 16)) return MHA_BF16;
-    if (is(dtype, Code::Bool, 8)) return MHA_BOOL;
-    type_error(std::string(name_) + " has dtype " + text(dtype) + ", expected float32 (a mask: bool or float32)");
+    if (is(dtype, Code::Bool, 8) && expected == BOOL_OR_FLOAT) return MHA_BOOL;
+    type_error(std::string(name_) + " has dtype " + text(dtype) + ", expected " + expected);
 }
 
 void Array::expect(const Shape &expected, const char *axes) const {
@@ -71,9 +77,7 @@ void Array::expect(const Shape &expected, const char *axes) const {
     value_error(std::string(name_) + " has shape " + text(actual) + ", expected " + text(expected) + " as " + axes);
 }
 
-void Array::expect_rank(size_t rank, const char *axes) const {
-    expect(Shape(rank, ANY), axes);
-}
+void Array::expect_rank(size_t rank, const char *axes) const { expect(Shape(rank, ANY), axes); }
 
 void Array::expect_contiguous_rows() const {
     const size_t last = rank() - 1;
@@ -123,13 +127,11 @@ mha_score_tensor scores(const Array &array) {
 mha_score_tensor broadcast_mask(const Array &array, const Shape &shape) {
     Shape expected = shape;
     const size_t rank = array.rank();
-    mha_score_tensor mask = {array.data(), array.dtype(), {0, 0, 0, 0}};
+    mha_score_tensor mask = {array.data(), array.dtype(BOOL_OR_FLOAT), {0, 0, 0, 0}};
     for (size_t i = 0; i < rank && i < 4; i++) { // from the last axis backwards
         const size_t axis = 3 - i, own = rank - 1 - i;
-        if (array.shape(own) == 1)
-            expected[axis] = 1;
-        else
-            mask.stride[axis] = array.stride(own);
+        if (array.shape(own) == 1) expected[axis] = 1;
+        else mask.stride[axis] = array.stride(own);
     }
     if (rank < 4) expected.erase(expected.begin(), expected.end() - static_cast<ptrdiff_t>(rank));
     array.expect(expected, "a mask that broadcasts to [batch, q_heads, q_len, kv_len]");

@@ -29,11 +29,11 @@ class Array {
 
     bool given() const { return array_.is_valid(); }
     void *data() const { return data_; }
-    mha_dtype dtype() const; // raises TypeError if libmha has no such type
+    mha_dtype dtype(const char *expected = "float32") const; // raises TypeError if it can be no such type
     size_t rank() const { return array_.ndim(); }
     size_t bytes() const { return array_.nbytes(); }
     int64_t shape(size_t axis) const { return array_.shape_ptr()[axis]; }
-    int64_t stride(size_t axis) const { return array_.stride_ptr()[axis]; }
+    int64_t stride(size_t axis) const; // as if row-major, if there is no element: such an array may claim anything
 
     // Raises ValueError unless the shape is the one expected, which `axes` describes.
     void expect(const Shape &expected, const char *axes) const;

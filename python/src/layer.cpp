@@ -35,9 +35,7 @@ struct Weights {
 };
 
 // Sizes follow from the shapes; what does not divide or agree is left to the library, which says so.
-int64_t per_head(int64_t width, int64_t heads) {
-    return heads > 0 ? width / heads : 0;
-}
+int64_t per_head(int64_t width, int64_t heads) { return heads > 0 ? width / heads : 0; }
 
 void describe_separate(const Weights &w, mha_layer_desc &desc) {
     desc.head_dim = per_head(w.wq.out(), w.q_heads);

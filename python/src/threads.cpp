@@ -68,9 +68,7 @@ struct Workspace {
 
 } // namespace
 
-mha_executor executor(size_t threads) {
-    return {threads, parallel_for, threads > 1 ? pool(threads) : nullptr};
-}
+mha_executor executor(size_t threads) { return {threads, parallel_for, threads > 1 ? pool(threads) : nullptr}; }
 
 void *workspace(size_t bytes) {
     static thread_local Workspace own;
