@@ -74,7 +74,7 @@ mha_status mha_scores_span(const char *name, const mha_score_tensor *tensor, con
                        .element_bytes = tensor->dtype == MHA_BOOL ? 1 : (int64_t)sizeof(float),
                        .extent = {args->batch, args->q_heads, args->q_len, args->kv_len},
                        .stride = {tensor->stride[0], tensor->stride[1], tensor->stride[2], tensor->stride[3]}};
-    if (!mask && tensor->stride[3] != 1)
+    if (!mask && tensor->stride[3] != 1 && args->kv_len > 1)
         return mha_fail(message, MHA_INVALID_ARGUMENT, "%s.stride[3] is %" PRId64 ", expected 1: keys are contiguous",
                         name, tensor->stride[3]);
     return mha_span_resolve(span, message);
