@@ -3,7 +3,7 @@
 import platform
 
 from pipeline import consumers, objects
-from pipeline.build import BUILD, CLANG, LOGS, ROOT, Broken, compile_only, readme_example, run, run_tests, try_run
+from pipeline.build import BUILD, CLANG, GCC, LOGS, ROOT, Broken, compile_only, readme_example, run, run_tests, try_run
 from pipeline.results import FAILED, SKIPPED, Isas, Result, check, of_pytest
 
 TESTS = "-Dtests=true"
@@ -85,7 +85,12 @@ def x86_64_v1(quick):
 def compiled(quick):
     """what the objects hold: instructions, SLEEF's names, exported names"""
     directory, built = compile_only("gcc", [TESTS, "-Dbench=true"])
-    results = objects.baseline_results(directory, "objects") if IS_X86 else []
+    results = []
+    if IS_X86:
+        hostile = {"CFLAGS": "-march=native -mavx2 -ffast-math -flto"}
+        raised, _ = compile_only("objects", ["-Db_lto=true", "-Ddefault_library=static"], GCC | hostile)
+        results += objects.baseline_results(directory, "objects")
+        results += objects.baseline_results(raised, "objects, built with CFLAGS=-march=native and more")
     results += objects.sleef_results(directory / "src" / "libmha.a", "objects")
     results += objects.export_results(directory / "src" / "libmha.so", ROOT / "include" / "mha" / "mha.h", "objects")
     return results, Isas()
