@@ -53,9 +53,9 @@ def baseline_results(directory, name):
     ]
 
 
-def sleef_results(archive, name):
+def sleef_results(archive, name, nm="nm"):
     """Only SLEEF functions that are compiled for one instruction set."""
-    needed = set(re.findall(r"\bU (Sleef_\w+)", run(["nm", archive], LOG)))
+    needed = set(re.findall(r"\bU (Sleef_\w+)", run([nm, archive], LOG)))
     probing = sorted(function for function in needed if not SLEEF_WITH_ISA.match(function))
     return [check(f"{name}: SLEEF functions carry their instruction set", needed and not probing, "\n".join(probing))]
 
