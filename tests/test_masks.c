@@ -32,7 +32,7 @@ static void causal(const char *isa) {
         check_both_lengths(isa, s);
         s.what = "causal, one query";
         s.q_len = 1;
-        check_case(isa, &s);
+        check_cases(isa, &s, 1);
     }
 }
 
@@ -64,7 +64,7 @@ static void lengths(const char *isa) {
         s.left = i >= 6 ? &nine : NULL;
         check_both_lengths(isa, s);
         s.q_len = 1;
-        check_case(isa, &s);
+        check_cases(isa, &s, 1);
     }
 }
 
@@ -79,7 +79,7 @@ static void masks(const char *isa) {
                 s.q_offset = variant == 1 ? 10 : 0;
                 s.layout = variant == 2 ? (same % 2 == 0 ? GAPPED : REVERSED) : BHTD;
                 if (same % 4 == (unsigned)variant) check_both_lengths(isa, s);
-                else check_case(isa, &s);
+                else check_cases(isa, &s, 1);
             }
 }
 
@@ -91,10 +91,10 @@ static void mask_one_query(const char *isa) {
             s.q_len = 1 + (int64_t)seed;
             s.q_heads = 4;
             s.kv_len = 300;
-            check_case(isa, &s);
+            check_cases(isa, &s, 1);
             s.kv_len = 700;
             s.lens = true;
-            check_case(isa, &s);
+            check_cases(isa, &s, 1);
         }
 }
 

@@ -1,7 +1,8 @@
-/* One context, many threads at once, each with its own call; for the thread sanitizer too. */
+/* Real threads, for the thread sanitizer too: those of one call, and many calls at once on one context. */
 #include "check.h"
 #include "executor.h"
 #include "isas.h"
+#include "layer_problem.h"
 #include "test.h"
 
 #include <pthread.h>
@@ -26,14 +27,15 @@ static void *call(void *argument) {
     return NULL;
 }
 
+static const spec specs[CALLERS] = {
+    {.what = "prefill", .batch = 2, .q_heads = 2, .kv_heads = 1, .q_len = 60, .kv_len = 90, .head_dim = 24},
+    {.what = "decode", .batch = 1, .q_heads = 4, .kv_heads = 2, .q_len = 1, .kv_len = 1300, .head_dim = 16},
+    {.what = "causal", .batch = 1, .q_heads = 2, .kv_heads = 2, .q_len = 90, .kv_len = 90, .head_dim = 9, .causal = true},
+    {.what = "bias", .batch = 1, .q_heads = 2, .kv_heads = 2, .q_len = 20, .kv_len = 150, .head_dim = 9, .mask = MASK_BIAS,
+     .scores = BIASED},
+};
+
 static void caller_prepare(caller *c, const mha_context *context, size_t i) {
-    const spec specs[CALLERS] = {
-        {.what = "prefill", .batch = 2, .q_heads = 2, .kv_heads = 1, .q_len = 60, .kv_len = 90, .head_dim = 24},
-        {.what = "decode", .batch = 1, .q_heads = 4, .kv_heads = 2, .q_len = 1, .kv_len = 1300, .head_dim = 16},
-        {.what = "causal", .batch = 1, .q_heads = 2, .kv_heads = 2, .q_len = 90, .kv_len = 90, .head_dim = 9, .causal = true},
-        {.what = "bias", .batch = 1, .q_heads = 2, .kv_heads = 2, .q_len = 20, .kv_len = 150, .head_dim = 9, .mask = MASK_BIAS,
-         .scores = BIASED},
-    };
     *c = (caller){.context = context, .executor = executor_make(1 + i % 3)};
     problem_make(&c->p, &specs[i], GUARD_END);
     assert_int_equal(MHA_OK, mha_attention_workspace_size(context, &c->p.args, c->executor.n_workers, &c->workspace_bytes));
@@ -61,7 +63,48 @@ static void concurrent_calls(const char *isa) {
     mha_context_destroy(context);
 }
 
+static const size_t counts[] = {1, 2, 3, 8};
+
+static void attention_on_threads(const char *isa) {
+    mha_context *context = isa_context(isa, MHA_EXP_AUTO);
+    for (size_t i = 0; i < CALLERS; i++) {
+        problem p;
+        problem_make(&p, &specs[i], GUARD_END);
+        outputs wanted = problem_run(&p, context, NULL);
+        for (size_t n = 0; n < COUNT(counts); n++) {
+            const mha_executor executor = executor_make(counts[n]);
+            outputs got = problem_run(&p, context, &executor);
+            check_same_outputs(isa, &p, &got, &wanted);
+            outputs_free(&got);
+        }
+        outputs_free(&wanted);
+        problem_free(&p);
+    }
+    mha_context_destroy(context);
+}
+
+static void layer_on_threads(const char *isa) {
+    static const layer_spec spec = {.what = "layer", .q_heads = 4, .kv_heads = 2, .head_dim = 16, .q_dim = 64, .biases = BIAS_ALL,
+                                    .batch = 2, .q_len = 110, .kv_len = -1};
+    mha_context *context = isa_context(isa, MHA_EXP_AUTO);
+    mha_layer *layer;
+    layer_problem p;
+    layer_problem_make(&p, &spec, GUARD_END);
+    assert_int_equal(MHA_OK, mha_layer_create(context, &p.desc, &layer, NULL, 0));
+    layer_outputs wanted = layer_run(&p, layer, NULL, isa);
+    for (size_t n = 0; n < COUNT(counts); n++) {
+        const mha_executor executor = executor_make(counts[n]);
+        layer_outputs got = layer_run(&p, layer, &executor, isa);
+        check_same_bits(isa, spec.what, "out", got.out, wanted.out, wanted.n_out);
+        layer_outputs_free(&got);
+    }
+    layer_outputs_free(&wanted);
+    mha_layer_destroy(layer);
+    layer_problem_free(&p);
+    mha_context_destroy(context);
+}
+
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(concurrent_calls)};
+    static const isa_test tests[] = {ISA_TEST(attention_on_threads), ISA_TEST(layer_on_threads), ISA_TEST(concurrent_calls)};
     return isa_tests_run(tests, COUNT(tests));
 }
