@@ -65,7 +65,9 @@ OLD_X86 = {"QEMU_CPU": "qemu64,-sse3"}
 
 def refuses(flag, code):
     """The emulated old CPU traps what the baseline lacks; otherwise passing there would mean nothing."""
-    source, program = LOGS / f"refuse{flag}.c", LOGS / f"refuse{flag}"
+    directory = BUILD / "x86-64-v1"
+    directory.mkdir(exist_ok=True)
+    source, program = directory / f"{flag[2:]}.c", directory / flag[2:]
     source.write_text(f"#include <immintrin.h>\nint main(int n, char **v) {{ (void)v; {code} }}\n")
     run(["gcc", flag, "-O1", source, "-o", program], "x86-64-v1")
     status, _ = try_run(["qemu-x86_64", program], "x86-64-v1", OLD_X86)
@@ -123,7 +125,7 @@ def installed(quick):
 def python(quick):
     """the Python package, installed from this tree"""
     run([ROOT / "scripts" / "install-python"], "python")
-    log = BUILD / "logs" / "pytest.xml"
+    log = LOGS / "pytest.xml"
     log.unlink(missing_ok=True)
     status, output = try_run(["python", "-m", "pytest", "-q", "--tb=short", f"--junitxml={log}"], "python")
     results = of_pytest(log) if log.exists() else []
