@@ -39,7 +39,7 @@ def with_meson(libdir, name, options=()):
 def with_cmake(libdir, name):
     directory = BUILD / "consumers" / name
     shutil.rmtree(directory, ignore_errors=True)
-    run(["cmake", "-S", CONSUMER, "-B", directory, f"-DCMAKE_PREFIX_PATH={libdir.parent}"], "consumers")
+    run(["cmake", "-G", "Ninja", "-S", CONSUMER, "-B", directory, f"-DCMAKE_PREFIX_PATH={libdir.parent}"], "consumers")
     run(["cmake", "--build", directory], "consumers")
     return directory / "use", {}
 
@@ -65,7 +65,7 @@ def with_pkg_config(libdir):
 
 
 def newer_version_result(libdir):
-    command = ["cmake", "-S", CONSUMER, "-B", BUILD / "consumers" / "newer", "-DMHA_WANTED=0.2"]
+    command = ["cmake", "-G", "Ninja", "-S", CONSUMER, "-B", BUILD / "consumers" / "newer", "-DMHA_WANTED=0.2"]
     status, output = try_run([*command, f"-DCMAKE_PREFIX_PATH={libdir.parent}"], "consumers")
     return check("consumers: CMake refuses a version that is too old", status != 0 and "0.1.0" in output, output)
 
