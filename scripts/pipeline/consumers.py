@@ -65,7 +65,9 @@ def with_pkg_config(libdir):
 
 
 def newer_version_result(libdir):
-    command = ["cmake", "-G", "Ninja", "-S", CONSUMER, "-B", BUILD / "consumers" / "newer", "-DMHA_WANTED=0.2"]
+    directory = BUILD / "consumers" / "newer"
+    shutil.rmtree(directory, ignore_errors=True)
+    command = ["cmake", "-G", "Ninja", "-S", CONSUMER, "-B", directory, "-DMHA_WANTED=0.2"]
     status, output = try_run([*command, f"-DCMAKE_PREFIX_PATH={libdir.parent}"], "consumers")
     return check("consumers: CMake refuses a version that is too old", status != 0 and "0.1.0" in output, output)
 
