@@ -1,5 +1,5 @@
 #include "context.h"
-#include "threads.h"
+#include "run.h"
 
 namespace mha_python {
 
@@ -32,23 +32,8 @@ Operands::Operands(nb::handle q_object, nb::handle k_object, nb::handle v_object
     scores_shape = {q_shape[0], q_shape[1], q_shape[2], k.shape(layout.token)};
 }
 
-void run(const mha_context *context, const mha_attention_args &args, size_t threads) {
-    char sentence[512] = "";
-    mha_status status;
-    {
-        const nb::gil_scoped_release release;
-        const mha_executor workers = executor(threads);
-        size_t bytes = 0;
-        void *memory = nullptr;
-        status = mha_attention_workspace_size(context, &args, workers.n_workers, &bytes);
-        if (status == MHA_OK) {
-            memory = workspace(bytes);
-            status = mha_attention(context, &args, &workers, memory, bytes);
-        }
-        if (status != MHA_OK) mha_attention_check(context, &args, &workers, memory, bytes, sentence, sizeof sentence);
-    }
-    if (status != MHA_OK) raise_status(status, sentence);
-}
+constexpr Operation<mha_context, mha_attention_args> ATTENTION = {mha_attention_workspace_size, mha_attention,
+                                                                  mha_attention_check};
 
 nb::object attention(const Context &context, nb::handle q, nb::handle k, nb::handle v, const Options &options,
                      bool return_lse, bool return_weights, bool bthd, nb::handle out, size_t threads) {
@@ -83,7 +68,7 @@ nb::object attention(const Context &context, nb::handle q, nb::handle k, nb::han
         args.scores = scores(weights);
         args.scores_mode = MHA_SCORES_SOFTMAX;
     }
-    run(context.handle.get(), args, threads);
+    run(ATTENTION, context.handle.get(), args, threads);
     return nb::len(result) == 1 ? operands.out_object : nb::object(nb::tuple(result));
 }
 

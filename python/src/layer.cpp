@@ -1,5 +1,5 @@
 #include "context.h"
-#include "threads.h"
+#include "run.h"
 
 #include <cstdlib>
 #include <new>
@@ -120,23 +120,7 @@ Layer::Layer(const Context &context, nb::handle buffer)
     mha_layer_sizes(layer, &sizes);
 }
 
-void run(const mha_layer *layer, const mha_layer_args &args, size_t threads) {
-    char sentence[512] = "";
-    mha_status status;
-    {
-        const nb::gil_scoped_release release;
-        const mha_executor workers = executor(threads);
-        size_t bytes = 0;
-        void *memory = nullptr;
-        status = mha_layer_workspace_size(layer, &args, workers.n_workers, &bytes);
-        if (status == MHA_OK) {
-            memory = workspace(bytes);
-            status = mha_layer_forward(layer, &args, &workers, memory, bytes);
-        }
-        if (status != MHA_OK) mha_layer_check(layer, &args, &workers, memory, bytes, sentence, sizeof sentence);
-    }
-    if (status != MHA_OK) raise_status(status, sentence);
-}
+constexpr Operation<mha_layer, mha_layer_args> FORWARD = {mha_layer_workspace_size, mha_layer_forward, mha_layer_check};
 
 nb::object forward(const Layer &layer, nb::handle x_object, nb::handle kv_object, const Options &options,
                    bool return_weights, nb::handle out_given, size_t threads) {
@@ -168,7 +152,7 @@ nb::object forward(const Layer &layer, nb::handle x_object, nb::handle kv_object
         args.scores = scores(weights);
         args.scores_mode = MHA_SCORES_SOFTMAX;
     }
-    run(layer.handle.get(), args, threads);
+    run(FORWARD, layer.handle.get(), args, threads);
     return return_weights ? nb::object(nb::make_tuple(out_object, weights_object)) : out_object;
 }
 
