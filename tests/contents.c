@@ -130,10 +130,8 @@ static void fill_mask(problem *p, rng *r) {
                 for (int64_t j = 0; j < s->kv_len; j++) {
                     const int64_t at =
                         b * mask->stride[0] + h * mask->stride[1] + i * mask->stride[2] + j * mask->stride[3];
-                    if (mask->dtype == MHA_BOOL)
-                        ((unsigned char *)mask->data)[at] = truth(p, i, j, r);
-                    else
-                        ((float *)mask->data)[at] = bias(s->mask, i, r);
+                    if (mask->dtype == MHA_BOOL) ((unsigned char *)mask->data)[at] = truth(p, i, j, r);
+                    else ((float *)mask->data)[at] = bias(s->mask, i, r);
                 }
 }
 

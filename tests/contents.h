@@ -1,4 +1,4 @@
-/* What a problem's operands hold.  Elements are drawn in logical order, so that contents do not depend on the layout. */
+/* What a problem's operands hold.  Elements are drawn in logical order: contents do not depend on the layout. */
 #ifndef TESTS_CONTENTS_H
 #define TESTS_CONTENTS_H
 

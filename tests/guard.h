@@ -18,7 +18,8 @@ typedef struct guard {
     char *snapshot; /* of the usable memory */
 } guard;
 
-/* Maps the memory and fills it with bytes 0xff: float NaNs.  With GUARD_START the data begin `shift` bytes after the page. */
+/* Maps the memory and fills it with bytes 0xff: float NaNs.  With GUARD_START the data begin `shift` bytes after the
+ * page. */
 guard guard_make(size_t bytes, guard_side side, size_t shift);
 void guard_free(guard *g);
 

@@ -59,14 +59,11 @@ mha_context *isa_context(const char *isa, mha_exp exp) {
     char message[256] = "";
     if (mha_context_create(&options, &context, message, sizeof message) != MHA_OK)
         fail_msg("no context for isa %s: %s", isa, message);
-    if (strcmp(mha_context_isa(context), isa) != 0)
-        fail_msg("asked for isa %s, got %s", isa, mha_context_isa(context));
+    if (strcmp(mha_context_isa(context), isa) != 0) fail_msg("asked for isa %s, got %s", isa, mha_context_isa(context));
     return context;
 }
 
-const char *exp_name(mha_exp exp) {
-    return exp == MHA_EXP_SLEEF ? "sleef" : exp == MHA_EXP_FUSED ? "fused" : "auto";
-}
+const char *exp_name(mha_exp exp) { return exp == MHA_EXP_SLEEF ? "sleef" : exp == MHA_EXP_FUSED ? "fused" : "auto"; }
 
 bool test_quick(void) {
     const char *quick = getenv("MHA_TEST_QUICK");

@@ -9,8 +9,7 @@ typedef struct isa_test {
     void (*run)(const char *isa);
 } isa_test;
 
-#define ISA_TEST(function)                                                                                             \
-    { #function, function }
+#define ISA_TEST(function) {#function, function}
 
 /* Runs n <= 32 tests on each instruction set of mha_isa_list under cmocka, prints which were exercised, and returns how
  * many tests failed. */

@@ -20,10 +20,12 @@ static guard matrix(int64_t rows, int64_t cols, int64_t gap, double factor, guar
 }
 
 /* One weight and its bias; scaled so that outputs are about N(0, 1). */
-static mha_linear make_linear(layer_problem *p, int which, int64_t out, int64_t in, bool bias, guard_side side, rng *r) {
+static mha_linear make_linear(layer_problem *p, int which, int64_t out, int64_t in, bool bias, guard_side side,
+                              rng *r) {
     p->weight[which] = matrix(out, in, p->spec.gap, 1 / sqrt((double)in), side, r);
     if (bias) p->bias[which] = matrix(1, out, 0, 0.3, side, r);
-    return (mha_linear){.weight = p->weight[which].data, .dtype = MHA_F32,
+    return (mha_linear){.weight = p->weight[which].data,
+                        .dtype = MHA_F32,
                         .weight_stride = p->spec.gap != 0 ? in + p->spec.gap : 0,
                         .bias = bias ? floats(&p->bias[which]) : NULL};
 }
@@ -86,8 +88,8 @@ static void make_args(layer_problem *p, guard_side side, rng *r) {
     if (s->mask) make_mask(p, kv_len, side, r);
     if (s->scores) {
         p->memory[X_SCORES] = matrix(s->batch * s->q_heads * s->q_len, kv_len, 0, 1, side, r);
-        a->scores = (mha_score_tensor){p->memory[X_SCORES].data, MHA_F32,
-                                       {s->q_heads * s->q_len * kv_len, s->q_len * kv_len, kv_len, 1}};
+        a->scores = (mha_score_tensor){
+            p->memory[X_SCORES].data, MHA_F32, {s->q_heads * s->q_len * kv_len, s->q_len * kv_len, kv_len, 1}};
     }
     for (int64_t b = 0; b < s->batch; b++) p->kv_lens[b] = b == 1 ? 0 : kv_len - b * kv_len / 4;
     if (s->lens) a->kv_lens = p->kv_lens;

@@ -10,12 +10,12 @@ enum { BIAS_Q = 1, BIAS_K = 2, BIAS_V = 4, BIAS_O = 8, BIAS_ALL = 15 };
 typedef struct layer_spec {
     const char *what;
     int64_t q_heads, kv_heads, head_dim, v_head_dim, q_dim, kv_dim, out_dim; /* the last four: 0 is the default */
-    bool stacked;    /* Q, K and V in one weight; their biases all or none */
-    unsigned biases; /* BIAS_* */
-    int64_t gap;     /* beyond the rows of weights, inputs and output */
+    bool stacked;                 /* Q, K and V in one weight; their biases all or none */
+    unsigned biases;              /* BIAS_* */
+    int64_t gap;                  /* beyond the rows of weights, inputs and output */
     int64_t batch, q_len, kv_len; /* kv_len -1: self-attention */
-    bool causal, lens, mask; /* kv_lens; an additive mask with -inf, the same for all heads */
-    bool scores;             /* the attention weights */
+    bool causal, lens, mask;      /* kv_lens; an additive mask with -inf, the same for all heads */
+    bool scores;                  /* the attention weights */
     int64_t q_offset;
     const float *scale;
     uint64_t seed;

@@ -29,8 +29,9 @@ naive_array naive_gather(const mha_tensor *tensor, int64_t batch, int64_t heads,
         for (int64_t h = 0; h < heads; h++)
             for (int64_t t = 0; t < tokens; t++)
                 for (int64_t d = 0; d < dim; d++)
-                    *x++ = ((const float *)tensor->data)[b * tensor->stride[0] + h * tensor->stride[1] +
-                                                         t * tensor->stride[2] + d];
+                    *x++ =
+                        ((const float *)
+                             tensor->data)[b * tensor->stride[0] + h * tensor->stride[1] + t * tensor->stride[2] + d];
     return a;
 }
 

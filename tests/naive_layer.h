@@ -1,4 +1,4 @@
-/* The layer in double: projections, attention, output projection, with the error that an f32 implementation may make. */
+/* The layer in double: projections, attention, output projection, with the error that an f32 one may make. */
 #ifndef TESTS_NAIVE_LAYER_H
 #define TESTS_NAIVE_LAYER_H
 

@@ -50,7 +50,8 @@ static void check_untouched(const problem *p, const guard *workspace, const char
                      offset, what);
     for (const char *byte = workspace->usable; byte < workspace->data; byte++)
         if (*byte != (char)0xff) fail_msg("isa %s wrote before the workspace; %s", isa, what);
-    for (const char *byte = workspace->data + workspace->bytes; byte < workspace->usable + workspace->usable_bytes; byte++)
+    for (const char *byte = workspace->data + workspace->bytes; byte < workspace->usable + workspace->usable_bytes;
+         byte++)
         if (*byte != (char)0xff) fail_msg("isa %s wrote after the workspace; %s", isa, what);
 }
 

@@ -58,13 +58,13 @@ typedef struct spec {
     int64_t batch, q_heads, kv_heads, q_len, kv_len, head_dim, v_head_dim;
     layout layout;
     logits logits;
-    const float *scale;               /* SCALE(x) */
+    const float *scale; /* SCALE(x) */
     bool causal;
-    const int64_t *left, *right;      /* KEYS(n) */
-    int64_t q_offset, q_offset_step;  /* the step per batch item; if it is not 0, offsets are given for each */
-    bool lens;                        /* kv_lens: short, 0, full, ...; what lies beyond is NaN */
+    const int64_t *left, *right;     /* KEYS(n) */
+    int64_t q_offset, q_offset_step; /* the step per batch item; if it is not 0, offsets are given for each */
+    bool lens;                       /* kv_lens: short, 0, full, ...; what lies beyond is NaN */
     mask_kind mask;
-    unsigned same;                    /* SAME_* bits */
+    unsigned same; /* SAME_* bits */
     poison poison;
     bool lse;
     scores_kind scores;
@@ -80,8 +80,8 @@ enum { Q, K, V, MASK, OUT, LSE, SCORES, N_OPERANDS };
 typedef struct problem {
     spec spec;
     guard_side side;
-    mha_attention_args args;   /* points into this struct: do not move it */
-    guard memory[N_OPERANDS];  /* unused ones are empty */
+    mha_attention_args args;  /* points into this struct: do not move it */
+    guard memory[N_OPERANDS]; /* unused ones are empty */
     int64_t q_offsets[MAX_BATCH], kv_lens[MAX_BATCH];
 } problem;
 
@@ -103,7 +103,7 @@ void outputs_free(outputs *o);
 /* Copies the outputs out of the problem's memory, which becomes what it was before the call. */
 outputs outputs_take(problem *p);
 
-/* Runs mha_attention with a workspace of exactly the size it asks for, misaligned and full of NaN, and fails the test if
+/* Runs mha_attention with a workspace of exactly the size it asks for, misaligned and full of NaN; fails the test if
  * the call does, or if a byte was written that is not an output element.  The problem can be run again. */
 outputs problem_run(problem *p, const mha_context *context, const mha_executor *executor);
 

@@ -1,4 +1,4 @@
-/* Deterministic random numbers: SplitMix64 (Steele, Lea and Flood, 2014).  The same seed gives the same test anywhere. */
+/* Deterministic random numbers: SplitMix64 (Steele, Lea and Flood, 2014).  A seed gives the same test anywhere. */
 #ifndef TESTS_RNG_H
 #define TESTS_RNG_H
 

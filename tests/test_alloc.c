@@ -29,7 +29,8 @@ COUNTED(void *, calloc, (size_t n, size_t bytes), (n, bytes))
 COUNTED(void *, realloc, (void *memory, size_t bytes), (memory, bytes))
 COUNTED(void *, aligned_alloc, (size_t alignment, size_t bytes), (alignment, bytes))
 COUNTED(int, posix_memalign, (void **memory, size_t alignment, size_t bytes), (memory, alignment, bytes))
-COUNTED(void *, mmap, (void *at, size_t bytes, int protection, int flags, int file, off_t offset), (at, bytes, protection, flags, file, offset))
+COUNTED(void *, mmap, (void *at, size_t bytes, int protection, int flags, int file, off_t offset),
+        (at, bytes, protection, flags, file, offset))
 
 void __real_free(void *memory);
 void __wrap_free(void *memory);
@@ -107,10 +108,40 @@ static void check_call(call *c, const char *isa, const char *what) {
 
 static void attention(const char *isa) {
     static const spec specs[] = {
-        {.what = "prefill", .batch = 2, .q_heads = 4, .kv_heads = 2, .q_len = 100, .kv_len = 300, .head_dim = 64, .lse = true},
-        {.what = "decode", .batch = 2, .q_heads = 8, .kv_heads = 2, .q_len = 1, .kv_len = 2000, .head_dim = 64, .lse = true},
-        {.what = "bias", .batch = 1, .q_heads = 2, .kv_heads = 1, .q_len = 70, .kv_len = 200, .head_dim = 33, .mask = MASK_MINUS_INF, .scores = SOFTMAX},
-        {.what = "bool", .batch = 1, .q_heads = 2, .kv_heads = 1, .q_len = 7, .kv_len = 200, .head_dim = 300, .mask = MASK_BOOL, .poison = NAN_V},
+        {.what = "prefill",
+         .batch = 2,
+         .q_heads = 4,
+         .kv_heads = 2,
+         .q_len = 100,
+         .kv_len = 300,
+         .head_dim = 64,
+         .lse = true},
+        {.what = "decode",
+         .batch = 2,
+         .q_heads = 8,
+         .kv_heads = 2,
+         .q_len = 1,
+         .kv_len = 2000,
+         .head_dim = 64,
+         .lse = true},
+        {.what = "bias",
+         .batch = 1,
+         .q_heads = 2,
+         .kv_heads = 1,
+         .q_len = 70,
+         .kv_len = 200,
+         .head_dim = 33,
+         .mask = MASK_MINUS_INF,
+         .scores = SOFTMAX},
+        {.what = "bool",
+         .batch = 1,
+         .q_heads = 2,
+         .kv_heads = 1,
+         .q_len = 7,
+         .kv_len = 200,
+         .head_dim = 300,
+         .mask = MASK_BOOL,
+         .poison = NAN_V},
     };
     static const mha_exp exps[] = {MHA_EXP_SLEEF, MHA_EXP_FUSED};
     for (size_t i = 0; i < COUNT(specs); i++)
@@ -127,8 +158,15 @@ static void attention(const char *isa) {
 }
 
 static void layer(const char *isa) {
-    static const layer_spec spec = {.what = "layer", .q_heads = 4, .kv_heads = 2, .head_dim = 16, .q_dim = 64, .biases = BIAS_ALL,
-                                    .batch = 2, .q_len = 50, .kv_len = -1};
+    static const layer_spec spec = {.what = "layer",
+                                    .q_heads = 4,
+                                    .kv_heads = 2,
+                                    .head_dim = 16,
+                                    .q_dim = 64,
+                                    .biases = BIAS_ALL,
+                                    .batch = 2,
+                                    .q_len = 50,
+                                    .kv_len = -1};
     mha_context *context = isa_context(isa, MHA_EXP_AUTO);
     layer_problem p;
     mha_layer *created;
@@ -172,7 +210,8 @@ static mha_status create_both(const char *isa, pool *memory, const mha_layer_des
 }
 
 static void own_allocator(const char *isa) {
-    static const layer_spec spec = {.what = "pool", .q_heads = 2, .kv_heads = 2, .head_dim = 8, .q_dim = 16, .batch = 1, .q_len = 2, .kv_len = -1};
+    static const layer_spec spec = {
+        .what = "pool", .q_heads = 2, .kv_heads = 2, .head_dim = 8, .q_dim = 16, .batch = 1, .q_len = 2, .kv_len = -1};
     layer_problem p;
     layer_problem_make(&p, &spec, GUARD_END);
     int requests = 1;

@@ -1,7 +1,8 @@
-/* Bad input: each mistake returns its status before a byte of output is written, and the sentence names field, value and
- * expectation.  Structs grow. */
+/* Bad input: each mistake returns its status before a byte of output is written, and the sentence names the field, its
+ * value and what was expected. */
 #include "executor.h"
 #include "isas.h"
+#include "mistake.h"
 #include "problem.h"
 #include "test.h"
 
@@ -10,20 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One field set to these bits. */
-typedef struct mistake {
-    const char *what;
-    size_t offset, bytes;
-    int64_t bits;
-    mha_status status;
-    const char *words[3]; /* the sentence has them all: the field, its value, something of what was expected */
-} mistake;
-
-#define SET(field, bits, status, ...)                                                                                  \
-    { #field " = " #bits, offsetof(mha_attention_args, field), sizeof(((mha_attention_args *)0)->field), bits, status, {__VA_ARGS__} }
-#define BAD(field, bits, ...) SET(field, bits, MHA_INVALID_ARGUMENT, __VA_ARGS__)
-
-enum { F32_NAN = 0x7fc00000, F32_INF = 0x7f800000 };
+#define SET(field, bits, status, ...) MISTAKE(mha_attention_args, field, bits, status, __VA_ARGS__)
+#define BAD(field, bits, ...)         SET(field, bits, MHA_INVALID_ARGUMENT, __VA_ARGS__)
 
 static const mistake mistakes[] = {
     BAD(batch, -1, "batch", "-1", "expected"),
@@ -82,8 +71,16 @@ static const mistake mistakes[] = {
     BAD(struct_size, 7, "struct_size", "7", "expected"),
 };
 
-static const spec valid = {.what = "valid", .batch = 2, .q_heads = 4, .kv_heads = 2, .q_len = 5, .kv_len = 9, .head_dim = 8,
-                           .lse = true, .scores = SOFTMAX, .mask = MASK_BIAS};
+static const spec valid = {.what = "valid",
+                           .batch = 2,
+                           .q_heads = 4,
+                           .kv_heads = 2,
+                           .q_len = 5,
+                           .kv_len = 9,
+                           .head_dim = 8,
+                           .lse = true,
+                           .scores = SOFTMAX,
+                           .mask = MASK_BIAS};
 
 typedef struct api {
     mha_context *context;
@@ -112,17 +109,11 @@ static void expect_failure(api *a, const mha_attention_args *args, const mha_exe
                            size_t bytes, const mistake *m) {
     char message[512] = "unset";
     ptrdiff_t offset;
-    mha_status status = mha_attention(a->context, args, executor, workspace, bytes);
-    if (status != m->status)
-        fail_msg("%s: mha_attention returned \"%s\", wanted \"%s\"", m->what, mha_status_string(status),
-                 mha_status_string(m->status));
-    status = mha_attention_check(a->context, args, executor, workspace, bytes, message, sizeof message);
-    if (status != m->status)
-        fail_msg("%s: mha_attention_check returned \"%s\", wanted \"%s\"", m->what, mha_status_string(status),
-                 mha_status_string(m->status));
-    for (size_t i = 0; i < COUNT(m->words); i++)
-        if (m->words[i] != NULL && strstr(message, m->words[i]) == NULL)
-            fail_msg("%s: wanted \"%s\" in \"%s\"", m->what, m->words[i], message);
+    mistake_check(&(mistake){.what = m->what, .status = m->status},
+                  mha_attention(a->context, args, executor, workspace, bytes), "");
+    const mha_status status =
+        mha_attention_check(a->context, args, executor, workspace, bytes, message, sizeof message);
+    mistake_check(m, status, message);
     for (int i = 0; i < N_OPERANDS; i++)
         if (guard_changed(&a->p.memory[i], &offset)) fail_msg("%s: operand %d was written to", m->what, i);
 }
@@ -132,7 +123,7 @@ static void bad_fields(const char *isa) {
     api_open(&a, isa);
     for (size_t i = 0; i < COUNT(mistakes); i++) {
         mha_attention_args args = a.p.args;
-        memcpy((char *)&args + mistakes[i].offset, &mistakes[i].bits, mistakes[i].bytes);
+        mistake_make(&mistakes[i], &args);
         expect_failure(&a, &args, &a.executor, a.workspace, a.bytes, &mistakes[i]);
         size_t bytes = 12345;
         if (mha_attention_workspace_size(a.context, &args, 2, &bytes) != mistakes[i].status || bytes != 12345)
@@ -143,10 +134,12 @@ static void bad_fields(const char *isa) {
 
 static void bad_lists(const char *isa) {
     static const int64_t bad[][2] = {{3, 10}, {-1, 3}, {3, INT64_MAX}};
-    static const mistake lens[] = {{"kv_lens[1] = 10", 0, 0, 0, MHA_INVALID_ARGUMENT, {"kv_lens[1]", "10", "kv_len, 9"}},
-                                   {"kv_lens[0] = -1", 0, 0, 0, MHA_INVALID_ARGUMENT, {"kv_lens[0]", "-1", "expected"}},
-                                   {"kv_lens[1] = max", 0, 0, 0, MHA_INVALID_ARGUMENT, {"kv_lens[1]", "9223372036854775807", "expected"}}};
-    static const mistake offset = {"q_offsets[1] = max", 0, 0, 0, MHA_INVALID_ARGUMENT, {"q_offsets[1]", "9223372036854775807", "expected"}};
+    static const mistake lens[] = {
+        {"kv_lens[1] = 10", 0, 0, 0, MHA_INVALID_ARGUMENT, {"kv_lens[1]", "10", "kv_len, 9"}},
+        {"kv_lens[0] = -1", 0, 0, 0, MHA_INVALID_ARGUMENT, {"kv_lens[0]", "-1", "expected"}},
+        {"kv_lens[1] = max", 0, 0, 0, MHA_INVALID_ARGUMENT, {"kv_lens[1]", "9223372036854775807", "expected"}}};
+    static const mistake offset = {
+        "q_offsets[1] = max", 0, 0, 0, MHA_INVALID_ARGUMENT, {"q_offsets[1]", "9223372036854775807", "expected"}};
     api a;
     api_open(&a, isa);
     for (size_t i = 0; i < COUNT(bad); i++) {
@@ -161,11 +154,14 @@ static void bad_lists(const char *isa) {
 }
 
 static void bad_pointers(const char *isa) {
-    static const mistake null_args = {"no args", 0, 0, 0, MHA_INVALID_ARGUMENT, {"mha_attention_args", "NULL", "expected"}};
+    static const mistake null_args = {
+        "no args", 0, 0, 0, MHA_INVALID_ARGUMENT, {"mha_attention_args", "NULL", "expected"}};
     static const mistake no_workers = {"no workers", 0, 0, 0, MHA_INVALID_ARGUMENT, {"n_workers", "0", "expected"}};
-    static const mistake no_function = {"no function", 0, 0, 0, MHA_INVALID_ARGUMENT, {"parallel_for", "NULL", "expected"}};
+    static const mistake no_function = {
+        "no function", 0, 0, 0, MHA_INVALID_ARGUMENT, {"parallel_for", "NULL", "expected"}};
     static const mistake no_space = {"no workspace", 0, 0, 0, MHA_INVALID_ARGUMENT, {"workspace", "NULL", "expected"}};
-    static const mistake small = {"small workspace", 0, 0, 0, MHA_WORKSPACE_TOO_SMALL, {"workspace_bytes", "expected", "at least"}};
+    static const mistake small = {
+        "small workspace", 0, 0, 0, MHA_WORKSPACE_TOO_SMALL, {"workspace_bytes", "expected", "at least"}};
     static const mistake misaligned = {"misaligned q", 0, 0, 0, MHA_INVALID_ARGUMENT, {"q.data", "align", "4"}};
     api a;
     api_open(&a, isa);
@@ -183,7 +179,8 @@ static void bad_pointers(const char *isa) {
     size_t bytes;
     char message[64];
     assert_int_equal(MHA_INVALID_ARGUMENT, mha_attention(NULL, &a.p.args, NULL, a.workspace, a.bytes));
-    assert_int_equal(MHA_INVALID_ARGUMENT, mha_attention_check(NULL, &a.p.args, NULL, a.workspace, a.bytes, message, 64));
+    assert_int_equal(MHA_INVALID_ARGUMENT,
+                     mha_attention_check(NULL, &a.p.args, NULL, a.workspace, a.bytes, message, 64));
     assert_non_null(strstr(message, "context"));
     assert_int_equal(MHA_INVALID_ARGUMENT, mha_attention_workspace_size(a.context, &a.p.args, 0, &bytes));
     assert_int_equal(MHA_INVALID_ARGUMENT, mha_attention_workspace_size(a.context, &a.p.args, 1, NULL));

@@ -124,8 +124,10 @@ static void cpu_features_fit_the_isas(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(scalar_is_first_and_always_supported), cmocka_unit_test(default_is_the_best),
-        cmocka_unit_test(each_name_is_obeyed),                  cmocka_unit_test(unknown_names_are_errors),
+        cmocka_unit_test(scalar_is_first_and_always_supported),
+        cmocka_unit_test(default_is_the_best),
+        cmocka_unit_test(each_name_is_obeyed),
+        cmocka_unit_test(unknown_names_are_errors),
         cmocka_unit_test(cpu_features_fit_the_isas),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

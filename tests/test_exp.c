@@ -107,7 +107,8 @@ static void of_zero_is_one(const char *isa) {
 }
 
 static void nan_stays_nan(const char *isa) {
-    static const uint32_t nans[] = {0x7fc00000, 0xffc00000, 0x7fffffff, 0xffffffff, 0x7f800001, 0xff800001, 0x7fd12345, 0xffabcdef};
+    static const uint32_t nans[] = {0x7fc00000, 0xffc00000, 0x7fffffff, 0xffffffff,
+                                    0x7f800001, 0xff800001, 0x7fd12345, 0xffabcdef};
     for (int kind = 0; kind < 2; kind++)
         for (size_t i = 0; i < COUNT(nans); i++) {
             const float y = exp_one(isa, kind, from_bits(nans[i]));

@@ -79,10 +79,14 @@ static void product_free(product *p) {
 static void run(const mha_kernels *kernels, product *p, int64_t row0, int64_t row1, int64_t panels) {
     const gemm_case *c = &p->c;
     const int64_t step = panels * kernels->gemm_panel;
-    const mha_gemm gemm = {.x = (float *)(void *)p->x.data, .x_stride = c->in + c->gap,
+    const mha_gemm gemm = {.x = (float *)(void *)p->x.data,
+                           .x_stride = c->in + c->gap,
                            .packed = (float *)(void *)p->packed.data,
-                           .bias = c->bias ? (float *)(void *)p->bias.data : NULL, .y = (float *)(void *)p->y.data,
-                           .y_stride = c->out + c->gap, .in = c->in, .out = c->out};
+                           .bias = c->bias ? (float *)(void *)p->bias.data : NULL,
+                           .y = (float *)(void *)p->y.data,
+                           .y_stride = c->out + c->gap,
+                           .in = c->in,
+                           .out = c->out};
     for (int64_t out = 0; out < c->out; out += step)
         kernels->gemm(&gemm, row0, row1, out, out + step < c->out ? out + step : c->out,
                       (float *)(void *)p->scratch.data);

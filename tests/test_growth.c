@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const spec plain = {.what = "plain", .batch = 2, .q_heads = 4, .kv_heads = 2, .q_len = 5, .kv_len = 9, .head_dim = 8};
+static const spec plain = {
+    .what = "plain", .batch = 2, .q_heads = 4, .kv_heads = 2, .q_len = 5, .kv_len = 9, .head_dim = 8};
 
 static mha_status call(const mha_context *context, const mha_attention_args *args, char message[256]) {
     static char workspace[4 << 20];
@@ -121,8 +122,7 @@ static void packed_rows(const char *isa) {
     mha_attention_args_init(&args, sizeof args);
     args.batch = 1, args.q_heads = args.kv_heads = HEADS, args.q_len = args.kv_len = TOKENS, args.head_dim = DIM;
     mha_tensor *tensors[] = {&args.q, &args.k, &args.v, &args.out};
-    for (int i = 0; i < 4; i++)
-        *tensors[i] = (mha_tensor){buffer + i * WIDTH, MHA_F32, {TOKENS * TOKEN, DIM, TOKEN}};
+    for (int i = 0; i < 4; i++) *tensors[i] = (mha_tensor){buffer + i * WIDTH, MHA_F32, {TOKENS * TOKEN, DIM, TOKEN}};
     assert_int_equal(MHA_OK, call(context, &args, message));
     args.out.data = buffer + 3 * WIDTH + 1; /* its last element is the next token's q */
     assert_int_equal(MHA_INVALID_ARGUMENT, call(context, &args, message));
@@ -188,14 +188,15 @@ static size_t workspace_of(const mha_context *context, int64_t q_len, int64_t kv
     return bytes;
 }
 
-/* At most 1 MiB a worker up to head_dim 256, beside the partial results of at most 64 splits; the same for any length. */
+/* At most 1 MiB a worker up to head_dim 256, beside the partial results of at most 64 splits; for any length. */
 static void workspace_is_small(const char *isa) {
     mha_context *context = isa_context(isa, MHA_EXP_AUTO);
     static const int64_t q_lens[] = {1, 64, 65, 512, 4096};
     for (size_t i = 0; i < COUNT(q_lens); i++)
         for (int64_t dim = 16; dim <= 256; dim *= 2)
             for (size_t n_workers = 1; n_workers <= 5; n_workers += 2) {
-                const size_t partials = q_lens[i] <= 64 ? (size_t)q_lens[i] * 64 * ((size_t)dim + 18) * sizeof(float) : 0;
+                const size_t partials =
+                    q_lens[i] <= 64 ? (size_t)q_lens[i] * 64 * ((size_t)dim + 18) * sizeof(float) : 0;
                 const size_t mid = workspace_of(context, q_lens[i], 4096, dim, n_workers);
                 const size_t far = workspace_of(context, q_lens[i], 262144, dim, n_workers);
                 assert_in_range(far, 1, n_workers * (1 << 20) + partials + 64);
@@ -205,8 +206,8 @@ static void workspace_is_small(const char *isa) {
 }
 
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(larger_struct), ISA_TEST(smaller_struct), ISA_TEST(overlap),
-                                     ISA_TEST(packed_rows),   ISA_TEST(empty_operands), ISA_TEST(describe),
+    static const isa_test tests[] = {ISA_TEST(larger_struct),     ISA_TEST(smaller_struct), ISA_TEST(overlap),
+                                     ISA_TEST(packed_rows),       ISA_TEST(empty_operands), ISA_TEST(describe),
                                      ISA_TEST(workspace_is_small)};
     return isa_tests_run(tests, COUNT(tests));
 }

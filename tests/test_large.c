@@ -21,7 +21,8 @@ static void *sparse(size_t bytes) {
 static mha_tensor far_apart(int64_t tokens, uint64_t seed) {
     const int64_t stride = INT64_C(1) << 30;
     rng r = {seed};
-    mha_tensor t = {.data = sparse((size_t)(stride * tokens) * sizeof(float)), .dtype = MHA_F32,
+    mha_tensor t = {.data = sparse((size_t)(stride * tokens) * sizeof(float)),
+                    .dtype = MHA_F32,
                     .stride = {stride * tokens, stride * tokens, stride}};
     for (int64_t i = 0; i < tokens; i++)
         for (int d = 0; d < DIM; d++) ((float *)t.data)[i * stride + d] = rng_normal(&r);
@@ -43,7 +44,8 @@ static void check_strides(const char *isa, int64_t q_len) {
     mha_attention_args_init(&args, sizeof args);
     args.batch = args.q_heads = args.kv_heads = 1;
     args.q_len = q_len, args.kv_len = KEYS, args.head_dim = DIM;
-    args.q = far_apart(q_len, 1), args.k = far_apart(KEYS, 2), args.v = far_apart(KEYS, 3), args.out = far_apart(q_len, 4);
+    args.q = far_apart(q_len, 1), args.k = far_apart(KEYS, 2), args.v = far_apart(KEYS, 3),
+    args.out = far_apart(q_len, 4);
     const int64_t stride = args.out.stride[2];
     call(isa, &args);
     naive_result wanted = naive_attention(&args);
@@ -83,7 +85,8 @@ static void many_keys(const char *isa) {
     const double weight = exp(20), wanted = 3 * weight / (weight + (double)(kv_len - 1));
     munmap(args.k.data, k_bytes);
     munmap(args.v.data, v_bytes);
-    if (!(fabs(out - wanted) <= 1e-4)) fail_msg("isa %s: out is %g, wanted %g; 4 GiB of keys", isa, (double)out, wanted);
+    if (!(fabs(out - wanted) <= 1e-4))
+        fail_msg("isa %s: out is %g, wanted %g; 4 GiB of keys", isa, (double)out, wanted);
 }
 
 int main(void) {

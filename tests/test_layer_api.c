@@ -1,24 +1,15 @@
 /* Bad layers: descriptions, packed memory, inputs.  Each is refused by name, and nothing is written. */
 #include "isas.h"
 #include "layer_problem.h"
+#include "mistake.h"
 #include "test.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct mistake {
-    const char *what;
-    size_t offset, bytes;
-    int64_t bits;
-    mha_status status;
-    const char *words[3];
-} mistake;
-
-#define SET(struct, field, bits, status, ...)                                                                          \
-    { #field " = " #bits, offsetof(struct, field), sizeof(((struct *)0)->field), bits, status, {__VA_ARGS__} }
-#define DESC(field, bits, ...) SET(mha_layer_desc, field, bits, MHA_INVALID_ARGUMENT, __VA_ARGS__)
-#define ARGS(field, bits, ...) SET(mha_layer_args, field, bits, MHA_INVALID_ARGUMENT, __VA_ARGS__)
+#define DESC(field, bits, ...) MISTAKE(mha_layer_desc, field, bits, MHA_INVALID_ARGUMENT, __VA_ARGS__)
+#define ARGS(field, bits, ...) MISTAKE(mha_layer_args, field, bits, MHA_INVALID_ARGUMENT, __VA_ARGS__)
 
 static const mistake bad_descs[] = {
     DESC(q_heads, 0, "q_heads", "0", "expected"),
@@ -37,8 +28,8 @@ static const mistake bad_descs[] = {
     DESC(wv.weight, 0, "wv", "NULL", "expected"),
     DESC(wo.weight, 0, "wo", "NULL", "expected"),
     DESC(wqkv.weight, 64, "wqkv", "expected"), /* beside the separate ones */
-    SET(mha_layer_desc, wq.dtype, MHA_F16, MHA_UNSUPPORTED, "wq", "MHA_F16", "MHA_F32"),
-    SET(mha_layer_desc, wo.dtype, MHA_BF16, MHA_UNSUPPORTED, "wo", "MHA_BF16", "MHA_F32"),
+    MISTAKE(mha_layer_desc, wq.dtype, MHA_F16, MHA_UNSUPPORTED, "wq", "MHA_F16", "MHA_F32"),
+    MISTAKE(mha_layer_desc, wo.dtype, MHA_BF16, MHA_UNSUPPORTED, "wo", "MHA_BF16", "MHA_F32"),
     DESC(wk.dtype, 9, "wk", "9", "MHA_F32"),
     DESC(struct_size, 3, "struct_size", "3", "expected"),
 };
@@ -51,29 +42,28 @@ static const mistake bad_args[] = {
     ARGS(q.data, 0, "q.data", "NULL", "expected"),
     ARGS(kv.data, 0, "kv.data", "NULL", "expected"),
     ARGS(out.data, 0, "out.data", "NULL", "expected"),
-    SET(mha_layer_args, q.dtype, MHA_F16, MHA_UNSUPPORTED, "q.dtype", "MHA_F16", "MHA_F32"),
+    MISTAKE(mha_layer_args, q.dtype, MHA_F16, MHA_UNSUPPORTED, "q.dtype", "MHA_F16", "MHA_F32"),
     ARGS(out.dtype, 42, "out.dtype", "42", "MHA_F32"),
     ARGS(q.stride[1], INT64_MAX, "q", "9223372036854775807", "expected"),
     ARGS(out.stride[0], 0, "out", "0", "expected"),
     ARGS(out.stride[1], 0, "out", "0", "expected"),
-    ARGS(scale, 0x7fc00000, "scale", "nan", "expected"),
+    ARGS(scale, F32_NAN, "scale", "nan", "expected"),
     ARGS(window_left, -2, "window_left", "-2", "expected"),
     ARGS(q_offset, INT64_MAX, "q_offset", "9223372036854775807", "expected"),
     ARGS(scores_mode, 5, "scores_mode", "5", "expected"),
     ARGS(struct_size, 1, "struct_size", "1", "expected"),
 };
 
-static const layer_spec valid = {.what = "valid", .q_heads = 4, .kv_heads = 2, .head_dim = 8, .q_dim = 32, .biases = BIAS_ALL, .batch = 2,
-                                 .q_len = 5, .kv_len = 7, .scores = true};
-
-static void check_words(const mistake *m, mha_status status, const char *message) {
-    if (status != m->status)
-        fail_msg("%s: returned \"%s\", wanted \"%s\": \"%s\"", m->what, mha_status_string(status),
-                 mha_status_string(m->status), message);
-    for (size_t i = 0; i < COUNT(m->words); i++)
-        if (m->words[i] != NULL && strstr(message, m->words[i]) == NULL)
-            fail_msg("%s: wanted \"%s\" in \"%s\"", m->what, m->words[i], message);
-}
+static const layer_spec valid = {.what = "valid",
+                                 .q_heads = 4,
+                                 .kv_heads = 2,
+                                 .head_dim = 8,
+                                 .q_dim = 32,
+                                 .biases = BIAS_ALL,
+                                 .batch = 2,
+                                 .q_len = 5,
+                                 .kv_len = 7,
+                                 .scores = true};
 
 static void descriptions(const char *isa) {
     mha_context *context = isa_context(isa, MHA_EXP_AUTO);
@@ -82,11 +72,11 @@ static void descriptions(const char *isa) {
     for (size_t i = 0; i < COUNT(bad_descs); i++) {
         const mistake *m = &bad_descs[i];
         mha_layer_desc desc = p.desc;
-        memcpy((char *)&desc + m->offset, &m->bits, m->bytes);
+        mistake_make(m, &desc);
         mha_layer *layer = (mha_layer *)(uintptr_t)8;
         char message[256] = "", unused[64];
         size_t bytes = 777;
-        check_words(m, mha_layer_create(context, &desc, &layer, message, sizeof message), message);
+        mistake_check(m, mha_layer_create(context, &desc, &layer, message, sizeof message), message);
         assert_null(layer);
         assert_int_equal(m->status, mha_layer_packed_size(context, &desc, &bytes));
         assert_int_equal(777, bytes);
@@ -109,9 +99,9 @@ static void inputs(const char *isa) {
     for (size_t i = 0; i < COUNT(bad_args); i++) {
         const mistake *m = &bad_args[i];
         mha_layer_args args = p.args;
-        memcpy((char *)&args + m->offset, &m->bits, m->bytes);
+        mistake_make(m, &args);
         char message[256] = "";
-        check_words(m, mha_layer_check(layer, &args, NULL, workspace, size, message, sizeof message), message);
+        mistake_check(m, mha_layer_check(layer, &args, NULL, workspace, size, message, sizeof message), message);
         assert_int_equal(m->status, mha_layer_forward(layer, &args, NULL, workspace, size));
     }
     mha_layer_args args = p.args;
@@ -178,7 +168,8 @@ static void sizes(const char *isa) {
     assert_int_equal(MHA_OK, mha_layer_create(context, &p.desc, &layer, NULL, 0));
     mha_layer_desc_init(&desc, sizeof desc);
     mha_layer_sizes(layer, &desc);
-    const int64_t got[] = {desc.q_heads, desc.kv_heads, desc.head_dim, desc.v_head_dim, desc.q_dim, desc.kv_dim, desc.out_dim};
+    const int64_t got[] = {desc.q_heads, desc.kv_heads, desc.head_dim, desc.v_head_dim,
+                           desc.q_dim,   desc.kv_dim,   desc.out_dim};
     static const int64_t wanted[] = {4, 2, 8, 8, 32, 32, 32};
     assert_memory_equal(got, wanted, sizeof wanted);
     mha_layer_destroy(layer);
@@ -187,6 +178,7 @@ static void sizes(const char *isa) {
 }
 
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(descriptions), ISA_TEST(inputs), ISA_TEST(packed_memory), ISA_TEST(sizes)};
+    static const isa_test tests[] = {ISA_TEST(descriptions), ISA_TEST(inputs), ISA_TEST(packed_memory),
+                                     ISA_TEST(sizes)};
     return isa_tests_run(tests, COUNT(tests));
 }

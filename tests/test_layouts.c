@@ -4,8 +4,16 @@
 #include "test.h"
 
 static spec sized(const char *what, int64_t q_len, int64_t kv_len) {
-    return (spec){.what = what, .batch = 2, .q_heads = 4, .kv_heads = 2, .q_len = q_len, .kv_len = kv_len,
-                  .head_dim = 20, .v_head_dim = 12, .lse = true, .seed = (uint64_t)q_len};
+    return (spec){.what = what,
+                  .batch = 2,
+                  .q_heads = 4,
+                  .kv_heads = 2,
+                  .q_len = q_len,
+                  .kv_len = kv_len,
+                  .head_dim = 20,
+                  .v_head_dim = 12,
+                  .lse = true,
+                  .seed = (uint64_t)q_len};
 }
 
 static void layouts(const char *isa) {

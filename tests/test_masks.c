@@ -16,8 +16,16 @@ static void check_both_lengths(const char *isa, spec s) {
 }
 
 static spec small(const char *what, uint64_t seed) {
-    return (spec){.what = what, .batch = 2, .q_heads = 2, .kv_heads = 1, .q_len = 7, .kv_len = 21, .head_dim = 8, .v_head_dim = 5,
-                  .lse = true, .seed = seed};
+    return (spec){.what = what,
+                  .batch = 2,
+                  .q_heads = 2,
+                  .kv_heads = 1,
+                  .q_len = 7,
+                  .kv_len = 21,
+                  .head_dim = 8,
+                  .v_head_dim = 5,
+                  .lse = true,
+                  .seed = seed};
 }
 
 static void causal(const char *isa) {
@@ -111,7 +119,12 @@ static void sparse_blocks(const char *isa) {
         {.what = "causal tall", .q_len = 300, .kv_len = 100, .causal = true},
         {.what = "causal, bottom right", .q_len = 100, .kv_len = 333, .causal = true, .q_offset = 233},
         {.what = "causal, falling scores", .q_len = 300, .kv_len = 300, .causal = true, .logits = FALLING},
-        {.what = "window, rising scores", .q_len = 300, .kv_len = 300, .causal = true, .left = KEYS(77), .logits = RISING},
+        {.what = "window, rising scores",
+         .q_len = 300,
+         .kv_len = 300,
+         .causal = true,
+         .left = KEYS(77),
+         .logits = RISING},
         {.what = "causal prefix", .q_len = 200, .kv_len = 200, .causal = true, .mask = MASK_PREFIX},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {

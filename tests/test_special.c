@@ -9,8 +9,16 @@
 static const int16_t lengths[][2] = {{1, 1}, {1, 70}, {1, 600}, {3, 40}, {5, 300}, {20, 21}, {70, 200}, {40, 700}};
 
 static spec sized(const char *what, size_t length, uint64_t seed) {
-    return (spec){.what = what, .batch = 2, .q_heads = 2, .kv_heads = 1, .q_len = lengths[length][0],
-                  .kv_len = lengths[length][1], .head_dim = 18, .v_head_dim = 11, .lse = true, .seed = seed};
+    return (spec){.what = what,
+                  .batch = 2,
+                  .q_heads = 2,
+                  .kv_heads = 1,
+                  .q_len = lengths[length][0],
+                  .kv_len = lengths[length][1],
+                  .head_dim = 18,
+                  .v_head_dim = 11,
+                  .lse = true,
+                  .seed = seed};
 }
 
 static void large_scores(const char *isa) {
@@ -122,7 +130,7 @@ static void flush_to_zero(const char *isa) {
 }
 
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(large_scores),     ISA_TEST(poison_seen_and_unseen),
+    static const isa_test tests[] = {ISA_TEST(large_scores),      ISA_TEST(poison_seen_and_unseen),
                                      ISA_TEST(poison_and_window), ISA_TEST(scores_minus_inf),
                                      ISA_TEST(subnormals),        ISA_TEST(flush_to_zero)};
     return isa_tests_run(tests, COUNT(tests));

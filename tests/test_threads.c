@@ -30,15 +30,30 @@ static void *call(void *argument) {
 static const spec specs[CALLERS] = {
     {.what = "prefill", .batch = 2, .q_heads = 2, .kv_heads = 1, .q_len = 60, .kv_len = 90, .head_dim = 24},
     {.what = "decode", .batch = 1, .q_heads = 4, .kv_heads = 2, .q_len = 1, .kv_len = 1300, .head_dim = 16},
-    {.what = "causal", .batch = 1, .q_heads = 2, .kv_heads = 2, .q_len = 90, .kv_len = 90, .head_dim = 9, .causal = true},
-    {.what = "bias", .batch = 1, .q_heads = 2, .kv_heads = 2, .q_len = 20, .kv_len = 150, .head_dim = 9, .mask = MASK_BIAS,
+    {.what = "causal",
+     .batch = 1,
+     .q_heads = 2,
+     .kv_heads = 2,
+     .q_len = 90,
+     .kv_len = 90,
+     .head_dim = 9,
+     .causal = true},
+    {.what = "bias",
+     .batch = 1,
+     .q_heads = 2,
+     .kv_heads = 2,
+     .q_len = 20,
+     .kv_len = 150,
+     .head_dim = 9,
+     .mask = MASK_BIAS,
      .scores = BIASED},
 };
 
 static void caller_prepare(caller *c, const mha_context *context, size_t i) {
     *c = (caller){.context = context, .executor = executor_make(1 + i % 3)};
     problem_make(&c->p, &specs[i], GUARD_END);
-    assert_int_equal(MHA_OK, mha_attention_workspace_size(context, &c->p.args, c->executor.n_workers, &c->workspace_bytes));
+    assert_int_equal(MHA_OK,
+                     mha_attention_workspace_size(context, &c->p.args, c->executor.n_workers, &c->workspace_bytes));
     c->workspace = test_malloc(c->workspace_bytes);
 }
 
@@ -84,8 +99,15 @@ static void attention_on_threads(const char *isa) {
 }
 
 static void layer_on_threads(const char *isa) {
-    static const layer_spec spec = {.what = "layer", .q_heads = 4, .kv_heads = 2, .head_dim = 16, .q_dim = 64, .biases = BIAS_ALL,
-                                    .batch = 2, .q_len = 110, .kv_len = -1};
+    static const layer_spec spec = {.what = "layer",
+                                    .q_heads = 4,
+                                    .kv_heads = 2,
+                                    .head_dim = 16,
+                                    .q_dim = 64,
+                                    .biases = BIAS_ALL,
+                                    .batch = 2,
+                                    .q_len = 110,
+                                    .kv_len = -1};
     mha_context *context = isa_context(isa, MHA_EXP_AUTO);
     mha_layer *layer;
     layer_problem p;
@@ -105,6 +127,7 @@ static void layer_on_threads(const char *isa) {
 }
 
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(attention_on_threads), ISA_TEST(layer_on_threads), ISA_TEST(concurrent_calls)};
+    static const isa_test tests[] = {ISA_TEST(attention_on_threads), ISA_TEST(layer_on_threads),
+                                     ISA_TEST(concurrent_calls)};
     return isa_tests_run(tests, COUNT(tests));
 }

@@ -55,10 +55,8 @@ static void check_executor(const mha_executor *executor, size_t n_workers) {
     for (size_t i = 0; i < sizeof n_tasks / sizeof *n_tasks; i++) run_and_check(executor, n_tasks[i], 0);
     /* 40 ms of sleeping each: with threads, the second one surely wakes up within them. */
     const int most = run_and_check(executor, 200, 200);
-    if (n_workers > 1)
-        assert_in_range(most, 2, n_workers);
-    else
-        assert_int_equal(most, 1);
+    if (n_workers > 1) assert_in_range(most, 2, n_workers);
+    else assert_int_equal(most, 1);
 }
 
 static void test_pthreadpool(void **state) {
