@@ -92,7 +92,11 @@ static void make_args(layer_problem *p, guard_side side, rng *r) {
             p->memory[X_SCORES].data, MHA_F32, {s->q_heads * s->q_len * kv_len, s->q_len * kv_len, kv_len, 1}};
     }
     for (int64_t b = 0; b < s->batch; b++) p->kv_lens[b] = b == 1 ? 0 : kv_len - b * kv_len / 4;
+    for (int64_t b = 0; b < s->batch; b++) p->q_offsets[b] = s->q_offset + b * s->q_offset_step;
     if (s->lens) a->kv_lens = p->kv_lens;
+    if (s->q_offset_step != 0) a->q_offsets = p->q_offsets;
+    if (s->left != NULL) a->window_left = *s->left;
+    if (s->right != NULL) a->window_right = *s->right;
 }
 
 void layer_problem_make(layer_problem *p, const layer_spec *given, guard_side side) {
@@ -132,10 +136,18 @@ static float *take(guard *memory, int64_t rows, int64_t cols, int64_t stride) {
     return dense;
 }
 
-layer_outputs layer_run(layer_problem *p, const mha_layer *layer, const mha_executor *executor, const char *isa) {
+layer_outputs layer_outputs_take(layer_problem *p) {
     const layer_spec *s = &p->spec;
     const int64_t rows = s->batch * s->q_len, score_rows = rows * s->q_heads;
     const int64_t kv_len = s->kv_len == -1 ? s->q_len : s->kv_len;
+    layer_outputs o = {.n_out = rows * s->out_dim, .n_scores = s->scores ? score_rows * kv_len : 0};
+    o.out = take(&p->memory[X_OUT], rows, s->out_dim, s->out_dim + s->gap);
+    if (s->scores) o.scores = take(&p->memory[X_SCORES], score_rows, kv_len, kv_len);
+    return o;
+}
+
+layer_outputs layer_run(layer_problem *p, const mha_layer *layer, const mha_executor *executor, const char *isa) {
+    const layer_spec *s = &p->spec;
     char what[256];
     size_t bytes = 0;
     ptrdiff_t offset;
@@ -150,9 +162,7 @@ layer_outputs layer_run(layer_problem *p, const mha_layer *layer, const mha_exec
         fail_msg("isa %s: %s; %s", isa, message, what);
     }
     guard_free(&workspace);
-    layer_outputs o = {.n_out = rows * s->out_dim, .n_scores = s->scores ? score_rows * kv_len : 0};
-    o.out = take(&p->memory[X_OUT], rows, s->out_dim, s->out_dim + s->gap);
-    if (s->scores) o.scores = take(&p->memory[X_SCORES], score_rows, kv_len, kv_len);
+    layer_outputs o = layer_outputs_take(p);
     for (int i = 0; i < N_ACTIVATIONS; i++)
         if (guard_changed(&p->memory[i], &offset))
             fail_msg("isa %s: wrote to operand %d at byte %td, which is no output; %s", isa, i, offset, what);

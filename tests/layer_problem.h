@@ -10,13 +10,14 @@ enum { BIAS_Q = 1, BIAS_K = 2, BIAS_V = 4, BIAS_O = 8, BIAS_ALL = 15 };
 typedef struct layer_spec {
     const char *what;
     int64_t q_heads, kv_heads, head_dim, v_head_dim, q_dim, kv_dim, out_dim; /* the last four: 0 is the default */
-    bool stacked;                 /* Q, K and V in one weight; their biases all or none */
-    unsigned biases;              /* BIAS_* */
-    int64_t gap;                  /* beyond the rows of weights, inputs and output */
-    int64_t batch, q_len, kv_len; /* kv_len -1: self-attention */
-    bool causal, lens, mask;      /* kv_lens; an additive mask with -inf, the same for all heads */
-    bool scores;                  /* the attention weights */
-    int64_t q_offset;
+    bool stacked;                    /* Q, K and V in one weight; their biases all or none */
+    unsigned biases;                 /* BIAS_* */
+    int64_t gap;                     /* beyond the rows of weights, inputs and output */
+    int64_t batch, q_len, kv_len;    /* kv_len -1: self-attention */
+    bool causal, lens, mask;         /* kv_lens; an additive mask with -inf, the same for all heads */
+    bool scores;                     /* the attention weights */
+    int64_t q_offset, q_offset_step; /* the step per batch item; if it is not 0, offsets are given for each */
+    const int64_t *left, *right;
     const float *scale;
     uint64_t seed;
 } layer_spec;
@@ -29,7 +30,7 @@ typedef struct layer_problem {
     mha_layer_desc desc, naive_desc;
     mha_layer_args args; /* points into this struct: do not move it */
     guard weight[N_WEIGHTS], bias[N_WEIGHTS], memory[N_ACTIVATIONS];
-    int64_t kv_lens[8];
+    int64_t kv_lens[8], q_offsets[8];
 } layer_problem;
 
 void layer_problem_make(layer_problem *p, const layer_spec *s, guard_side side);
@@ -41,7 +42,8 @@ typedef struct layer_outputs {
     float *out, *scores;
 } layer_outputs;
 
-/* As problem_run. */
+/* As outputs_take and problem_run. */
+layer_outputs layer_outputs_take(layer_problem *p);
 layer_outputs layer_run(layer_problem *p, const mha_layer *layer, const mha_executor *executor, const char *isa);
 void layer_outputs_free(layer_outputs *o);
 

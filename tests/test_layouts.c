@@ -118,8 +118,21 @@ static void scores(const char *isa) {
             }
 }
 
+static void scores_tails(const char *isa) {
+    static const int16_t q_lens[] = {1, 3, 9};
+    for (int64_t kv_len = 1; kv_len <= 70; kv_len++)
+        for (size_t i = 0; i < COUNT(q_lens); i++) {
+            spec s = sized("scores, kv_len", q_lens[i], kv_len);
+            s.batch = 1;
+            s.scores = (scores_kind)(RAW + (i + (size_t)kv_len) % 4);
+            check_cases(isa, &s, 1);
+            s.scores = SOFTMAX;
+            check_cases(isa, &s, 1);
+        }
+}
+
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(layouts), ISA_TEST(layouts_same_bits), ISA_TEST(scales),
-                                     ISA_TEST(extreme_scales), ISA_TEST(scores)};
+    static const isa_test tests[] = {ISA_TEST(scores_tails), ISA_TEST(layouts),        ISA_TEST(layouts_same_bits),
+                                     ISA_TEST(scales),       ISA_TEST(extreme_scales), ISA_TEST(scores)};
     return isa_tests_run(tests, COUNT(tests));
 }

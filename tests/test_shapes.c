@@ -229,8 +229,19 @@ static void splits(const char *isa) {
     }
 }
 
+static void split_tails(const char *isa) {
+    for (int64_t dim = 1; dim <= 70; dim++) {
+        spec s = base;
+        s.what = "splits, v_head_dim";
+        s.q_len = dim % 5 + 1, s.kv_len = 1030 + dim, s.head_dim = 5, s.v_head_dim = dim;
+        s.seed = (uint64_t)dim;
+        check_cases(isa, &s, 1);
+    }
+}
+
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(head_dims), ISA_TEST(v_head_dims), ISA_TEST(q_lens), ISA_TEST(kv_lens),
-                                     ISA_TEST(heads),     ISA_TEST(batches),     ISA_TEST(splits)};
+    static const isa_test tests[] = {ISA_TEST(split_tails), ISA_TEST(head_dims), ISA_TEST(v_head_dims),
+                                     ISA_TEST(q_lens),      ISA_TEST(kv_lens),   ISA_TEST(heads),
+                                     ISA_TEST(batches),     ISA_TEST(splits)};
     return isa_tests_run(tests, COUNT(tests));
 }

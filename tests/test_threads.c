@@ -126,8 +126,64 @@ static void layer_on_threads(const char *isa) {
     mha_context_destroy(context);
 }
 
+/* ---- one layer, many threads ---- */
+
+typedef struct layer_caller {
+    const mha_layer *layer;
+    layer_problem p;
+    pthread_t thread;
+    mha_status status;
+    size_t workspace_bytes;
+    char *workspace;
+} layer_caller;
+
+static void *call_layer(void *argument) {
+    layer_caller *c = argument;
+    for (int i = 0; i < CALLS && c->status == MHA_OK; i++)
+        c->status = mha_layer_forward(c->layer, &c->p.args, NULL, c->workspace, c->workspace_bytes);
+    return NULL;
+}
+
+static void concurrent_layer_calls(const char *isa) {
+    static const layer_spec spec = {.what = "layer",
+                                    .q_heads = 2,
+                                    .kv_heads = 2,
+                                    .head_dim = 16,
+                                    .q_dim = 40,
+                                    .batch = 1,
+                                    .q_len = 33,
+                                    .kv_len = -1};
+    mha_context *context = isa_context(isa, MHA_EXP_AUTO);
+    mha_layer *layer = NULL;
+    layer_caller *callers = test_calloc(CALLERS, sizeof *callers);
+    for (size_t i = 0; i < CALLERS; i++) {
+        layer_caller *c = &callers[i];
+        layer_problem_make(&c->p, &spec, GUARD_END);
+        if (i == 0) assert_int_equal(MHA_OK, mha_layer_create(context, &c->p.desc, &layer, NULL, 0));
+        c->layer = layer;
+        assert_int_equal(MHA_OK, mha_layer_workspace_size(layer, &c->p.args, 1, &c->workspace_bytes));
+        c->workspace = test_malloc(c->workspace_bytes);
+    }
+    for (size_t i = 0; i < CALLERS; i++)
+        assert_int_equal(0, pthread_create(&callers[i].thread, NULL, call_layer, &callers[i]));
+    for (size_t i = 0; i < CALLERS; i++) pthread_join(callers[i].thread, NULL);
+    for (size_t i = 0; i < CALLERS; i++) {
+        layer_caller *c = &callers[i];
+        assert_int_equal(MHA_OK, c->status);
+        layer_outputs got = layer_outputs_take(&c->p), wanted = layer_run(&c->p, layer, NULL, isa);
+        check_same_bits(isa, spec.what, "out", got.out, wanted.out, wanted.n_out);
+        layer_outputs_free(&got);
+        layer_outputs_free(&wanted);
+        test_free(c->workspace);
+        layer_problem_free(&c->p);
+    }
+    test_free(callers);
+    mha_layer_destroy(layer);
+    mha_context_destroy(context);
+}
+
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(attention_on_threads), ISA_TEST(layer_on_threads),
-                                     ISA_TEST(concurrent_calls)};
+    static const isa_test tests[] = {ISA_TEST(concurrent_layer_calls), ISA_TEST(attention_on_threads),
+                                     ISA_TEST(layer_on_threads), ISA_TEST(concurrent_calls)};
     return isa_tests_run(tests, COUNT(tests));
 }
