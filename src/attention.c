@@ -4,11 +4,10 @@
  *
  * A task is (batch item, KV head, chunk of query rows, split of the keys).  Splits leave partial results, merged at the
  * end in the order of the keys. */
+#include "executor.h"
 #include "plan.h"
 #include "mask.h"
 #include "scores.h"
-
-#include <stdio.h>
 
 typedef struct attention_call {
     mha_plan plan;
@@ -208,6 +207,7 @@ static mha_status prepare(mha_plan *plan, const mha_context *context, const mha_
     TRY(mha_plan_read(plan, context, args, message));
     TRY(mha_check_executor(executor, message));
     TRY(mha_plan_cut(plan, mha_n_workers(executor), message));
+    TRY(mha_plan_check_memory(plan, workspace, message));
     TRY(mha_check_workspace(workspace, workspace_bytes, plan->workspace_bytes, message));
     return mha_succeed(message);
 }
@@ -239,15 +239,24 @@ mha_status mha_attention_workspace_size(const mha_context *context, const mha_at
 mha_status mha_attention_describe(const mha_context *context, const mha_attention_args *args, size_t n_workers,
                                   char *text, size_t text_bytes) {
     mha_plan plan;
-    TRY(mha_plan_read(&plan, context, args, (mha_message){text, text_bytes}));
-    TRY(mha_plan_cut(&plan, n_workers, (mha_message){text, text_bytes}));
-    snprintf(text, text_bytes,
-             "kernels: %s f32, %s path, exp %s\ntiles: %d rows, blocks of %d keys\n"
-             "chunks: %lld of up to %lld rows a KV head\nsplits: at most %lld of the keys\ntasks: %lld\n"
-             "workspace: %zu bytes, %zu a worker\n",
-             plan.kernels->isa, plan.path == &plan.kernels->decode ? "decode" : "tile",
-             plan.exp == 0 ? "sleef" : "fused", plan.path->max_rows, plan.kernels->block_keys, (long long)plan.chunks,
-             (long long)plan.chunk_rows, (long long)plan.splits, (long long)plan.tasks, plan.workspace_bytes,
-             plan.worker_bytes);
-    return MHA_OK;
+    const mha_message message = {text, text_bytes};
+    TRY(mha_plan_read(&plan, context, args, message));
+    TRY(mha_plan_cut(&plan, n_workers, message));
+    const mha_score_tensor *mask = &plan.args.mask, *scores = &plan.args.scores;
+    const char *mask_kind = mask->data == NULL ? "none" : mask->dtype == MHA_BOOL ? "boolean" : "additive";
+    return mha_say(message, MHA_OK,
+                   "kernels: %s f32, %s path, exp %s\n"
+                   "tiles: %d rows, blocks of %d keys\n"
+                   "mask: %s%s\n"
+                   "scores: %s\n"
+                   "chunks: %lld of up to %lld rows a KV head\n"
+                   "splits: at most %lld of the keys\n"
+                   "tasks: %lld\n"
+                   "workspace: %zu bytes, %zu a worker\n",
+                   plan.kernels->isa, plan.path == &plan.kernels->decode ? "decode" : "tile",
+                   plan.exp == 0 ? "sleef" : "fused", plan.path->max_rows, plan.kernels->block_keys, mask_kind,
+                   mask->data == NULL ? "" : ", read score by score",
+                   scores->data == NULL ? "none" : "every block computed and copied, no splits", (long long)plan.chunks,
+                   (long long)plan.chunk_rows, (long long)plan.splits, (long long)plan.tasks, plan.workspace_bytes,
+                   plan.worker_bytes);
 }

@@ -1,31 +1,22 @@
 /* Validation of mha_attention_args: every refusal names the field, its value and what was expected. */
+#include "operands.h"
 #include "plan.h"
-#include "span.h"
 
 #include <inttypes.h>
-
-enum { MAX_HEAD_DIM = 1 << 16 };
 
 static mha_status check_sizes(mha_attention_args *args, mha_message message) {
     const int64_t most = INT64_C(1) << 48;
     if (args->v_head_dim == 0) args->v_head_dim = args->head_dim;
     TRY(mha_check_range("batch", args->batch, 0, most, message));
-    TRY(mha_check_range("q_heads", args->q_heads, 1, most, message));
-    TRY(mha_check_range("kv_heads", args->kv_heads, 1, most, message));
     TRY(mha_check_range("q_len", args->q_len, 0, most, message));
     TRY(mha_check_range("kv_len", args->kv_len, 0, most, message));
-    TRY(mha_check_range("head_dim", args->head_dim, 1, MAX_HEAD_DIM, message));
-    TRY(mha_check_range("v_head_dim", args->v_head_dim, 1, MAX_HEAD_DIM, message));
-    if (args->q_heads % args->kv_heads != 0)
-        return mha_fail(message, MHA_INVALID_ARGUMENT,
-                        "q_heads is %" PRId64 ", expected a multiple of kv_heads, %" PRId64, args->q_heads,
-                        args->kv_heads);
+    TRY(mha_check_heads(args->q_heads, args->kv_heads, args->head_dim, args->v_head_dim, message));
     int64_t rows;
     if (__builtin_mul_overflow(args->batch, args->q_heads, &rows) ||
         __builtin_mul_overflow(rows, mha_max(1, args->q_len), &rows) || rows > most)
-        return mha_fail(message, MHA_INVALID_ARGUMENT,
-                        "batch * q_heads * q_len is %" PRId64 " * %" PRId64 " * %" PRId64 ", expected at most 2^48",
-                        args->batch, args->q_heads, args->q_len);
+        return mha_say(message, MHA_INVALID_ARGUMENT,
+                       "batch * q_heads * q_len is %" PRId64 " * %" PRId64 " * %" PRId64 ", expected at most 2^48",
+                       args->batch, args->q_heads, args->q_len);
     return MHA_OK;
 }
 
@@ -33,8 +24,8 @@ static mha_status check_options(mha_attention_args *args, mha_message message) {
     const int64_t far = INT64_C(1) << 60; /* positions are sums of three of these at most */
     if (args->scale == MHA_SCALE_DEFAULT) args->scale = (float)(1 / sqrt((double)args->head_dim));
     if (!isfinite(args->scale))
-        return mha_fail(message, MHA_INVALID_ARGUMENT, "scale is %g, expected a finite value or MHA_SCALE_DEFAULT",
-                        (double)args->scale);
+        return mha_say(message, MHA_INVALID_ARGUMENT, "scale is %g, expected a finite value or MHA_SCALE_DEFAULT",
+                       (double)args->scale);
     TRY(mha_check_range("window_left", args->window_left, -1, INT64_MAX, message));
     TRY(mha_check_range("window_right", args->window_right, -1, INT64_MAX, message));
     if (args->window_left > far) args->window_left = -1;
@@ -42,13 +33,13 @@ static mha_status check_options(mha_attention_args *args, mha_message message) {
     TRY(mha_check_range("q_offset", args->q_offset, -far, far, message));
     for (int64_t b = 0; args->q_offsets != NULL && b < args->batch; b++)
         if (args->q_offsets[b] < -far || args->q_offsets[b] > far)
-            return mha_fail(message, MHA_INVALID_ARGUMENT,
-                            "q_offsets[%" PRId64 "] is %" PRId64 ", expected -2^60 to 2^60", b, args->q_offsets[b]);
+            return mha_say(message, MHA_INVALID_ARGUMENT,
+                           "q_offsets[%" PRId64 "] is %" PRId64 ", expected -2^60 to 2^60", b, args->q_offsets[b]);
     for (int64_t b = 0; args->kv_lens != NULL && b < args->batch; b++)
         if (args->kv_lens[b] < 0 || args->kv_lens[b] > args->kv_len)
-            return mha_fail(message, MHA_INVALID_ARGUMENT,
-                            "kv_lens[%" PRId64 "] is %" PRId64 ", expected 0 to kv_len, %" PRId64, b, args->kv_lens[b],
-                            args->kv_len);
+            return mha_say(message, MHA_INVALID_ARGUMENT,
+                           "kv_lens[%" PRId64 "] is %" PRId64 ", expected 0 to kv_len, %" PRId64, b, args->kv_lens[b],
+                           args->kv_len);
     return mha_check_range("scores_mode", (int64_t)args->scores_mode, MHA_SCORES_RAW, MHA_SCORES_SOFTMAX, message);
 }
 
@@ -63,7 +54,6 @@ static mha_status tensor_span(const char *name, const mha_tensor *tensor, int64_
     return mha_span_resolve(span, message);
 }
 
-/* A mask, or the scores output: optional. */
 mha_status mha_scores_span(const char *name, const mha_score_tensor *tensor, const mha_attention_args *args, bool mask,
                            mha_span *span, mha_message message) {
     *span = (mha_span){.name = name, .empty = true};
@@ -75,8 +65,8 @@ mha_status mha_scores_span(const char *name, const mha_score_tensor *tensor, con
                        .extent = {args->batch, args->q_heads, args->q_len, args->kv_len},
                        .stride = {tensor->stride[0], tensor->stride[1], tensor->stride[2], tensor->stride[3]}};
     if (!mask && tensor->stride[3] != 1 && args->kv_len > 1)
-        return mha_fail(message, MHA_INVALID_ARGUMENT, "%s.stride[3] is %" PRId64 ", expected 1: keys are contiguous",
-                        name, tensor->stride[3]);
+        return mha_say(message, MHA_INVALID_ARGUMENT, "%s.stride[3] is %" PRId64 ", expected 1: keys are contiguous",
+                       name, tensor->stride[3]);
     return mha_span_resolve(span, message);
 }
 
@@ -92,22 +82,45 @@ static mha_status lse_span(const mha_attention_args *args, mha_span *span, mha_m
     return mha_span_resolve(span, message);
 }
 
-static mha_status check_operands(const mha_attention_args *args, mha_message message) {
-    enum { OUT, LSE, SCORES, OUTPUTS, Q = OUTPUTS, K, V, MASK, OPERANDS };
+/* One number for each batch item; optional. */
+mha_status mha_lengths_span(const char *name, const int64_t *lengths, int64_t batch, mha_span *span,
+                            mha_message message) {
+    *span = (mha_span){.name = name, .empty = true};
+    if (lengths == NULL) return MHA_OK;
+    *span = (mha_span){.name = name,
+                       .data = lengths,
+                       .element_bytes = sizeof *lengths,
+                       .extent = {1, 1, 1, batch},
+                       .stride = {0, 0, 0, 1}};
+    return mha_span_resolve(span, message);
+}
+
+mha_status mha_workspace_span(const void *workspace, size_t bytes, mha_span *span, mha_message message) {
+    *span = (mha_span){.name = "workspace", .empty = true};
+    if (workspace == NULL) return MHA_OK; /* its own refusal */
+    *span = (mha_span){.name = "workspace",
+                       .data = workspace,
+                       .element_bytes = 1,
+                       .extent = {1, 1, 1, (int64_t)bytes},
+                       .stride = {0, 0, 0, 1}};
+    return mha_span_resolve(span, message);
+}
+
+mha_status mha_plan_check_memory(const mha_plan *plan, const void *workspace, mha_message message) {
+    enum { OUT, LSE, SCORES, WORKSPACE, OUTPUTS, Q = OUTPUTS, K, V, MASK, LENS, OFFSETS, OPERANDS };
+    const mha_attention_args *a = &plan->args;
     mha_span spans[OPERANDS];
-    const mha_attention_args *a = args;
     TRY(tensor_span("q", &a->q, a->batch, a->q_heads, a->q_len, a->head_dim, &spans[Q], message));
     TRY(tensor_span("k", &a->k, a->batch, a->kv_heads, a->kv_len, a->head_dim, &spans[K], message));
     TRY(tensor_span("v", &a->v, a->batch, a->kv_heads, a->kv_len, a->v_head_dim, &spans[V], message));
     TRY(tensor_span("out", &a->out, a->batch, a->q_heads, a->q_len, a->v_head_dim, &spans[OUT], message));
     TRY(mha_scores_span("mask", &a->mask, a, true, &spans[MASK], message));
     TRY(mha_scores_span("scores", &a->scores, a, false, &spans[SCORES], message));
+    TRY(mha_lengths_span("kv_lens", a->kv_lens, a->batch, &spans[LENS], message));
+    TRY(mha_lengths_span("q_offsets", a->q_offsets, a->batch, &spans[OFFSETS], message));
+    TRY(mha_workspace_span(workspace, plan->workspace_bytes, &spans[WORKSPACE], message));
     TRY(lse_span(a, &spans[LSE], message));
-    for (int i = OUT; i < OUTPUTS; i++) {
-        TRY(mha_span_check_distinct(&spans[i], message));
-        for (int j = i + 1; j < OPERANDS; j++) TRY(mha_span_check_apart(&spans[i], &spans[j], message));
-    }
-    return MHA_OK;
+    return mha_span_check_outputs(spans, OUTPUTS, OPERANDS, message);
 }
 
 static const mha_attention_args default_args = {
@@ -128,19 +141,13 @@ void mha_attention_args_init(mha_attention_args *args, size_t struct_size) {
     mha_init_struct(args, struct_size, &default_args, sizeof default_args);
 }
 
-mha_status mha_plan_read_sizes(mha_plan *plan, const mha_context *context, const mha_attention_args *args,
-                               mha_message message) {
-    if (context == NULL) return mha_fail(message, MHA_INVALID_ARGUMENT, "context is NULL, expected a context");
+mha_status mha_plan_read(mha_plan *plan, const mha_context *context, const mha_attention_args *args,
+                         mha_message message) {
+    if (context == NULL) return mha_say(message, MHA_INVALID_ARGUMENT, "context is NULL, expected a context");
     plan->kernels = context->kernels;
     plan->exp = context->exp;
     plan->args = default_args;
     TRY(mha_read_struct(&plan->args, sizeof plan->args, args, "mha_attention_args", message));
     TRY(check_sizes(&plan->args, message));
     return check_options(&plan->args, message);
-}
-
-mha_status mha_plan_read(mha_plan *plan, const mha_context *context, const mha_attention_args *args,
-                         mha_message message) {
-    TRY(mha_plan_read_sizes(plan, context, args, message));
-    return check_operands(&plan->args, message);
 }

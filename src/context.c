@@ -1,90 +1,72 @@
 #include "context.h"
 
-#include <inttypes.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <string.h>
+#include <stdlib.h>
 
-mha_status mha_fail(mha_message message, mha_status status, const char *format, ...) {
-    if (message.text == NULL) return status;
-    va_list values;
-    va_start(values, format);
-    vsnprintf(message.text, message.bytes, format, values);
-    va_end(values);
-    return status;
-}
-
-mha_status mha_succeed(mha_message message) {
-    if (message.text != NULL && message.bytes > 0) message.text[0] = '\0';
-    return MHA_OK;
-}
-
-mha_status mha_read_struct(void *known, size_t known_bytes, const void *given, const char *name, mha_message message) {
-    if (given == NULL) return mha_fail(message, MHA_INVALID_ARGUMENT, "%s is NULL, expected a struct", name);
-    size_t given_bytes;
-    memcpy(&given_bytes, given, sizeof given_bytes);
-    if (given_bytes < sizeof given_bytes)
-        return mha_fail(message, MHA_INVALID_ARGUMENT, "%s.struct_size is %zu, expected sizeof(%s) as %s_init sets it",
-                        name, given_bytes, name, name);
-    for (size_t i = known_bytes; i < given_bytes; i++)
-        if (((const char *)given)[i] != 0)
-            return mha_fail(message, MHA_UNSUPPORTED,
-                            "%s.struct_size is %zu and byte %zu is not zero, expected zeros beyond the %zu bytes that "
-                            "version %s knows: the feature is newer than this library",
-                            name, given_bytes, i, known_bytes, mha_version());
-    memcpy(known, given, given_bytes < known_bytes ? given_bytes : known_bytes);
-    memcpy(known, &known_bytes, sizeof known_bytes);
-    return MHA_OK;
-}
-
-void mha_init_struct(void *given, size_t given_bytes, const void *defaults, size_t default_bytes) {
-    memset(given, 0, given_bytes);
-    memcpy(given, defaults, given_bytes < default_bytes ? given_bytes : default_bytes);
-    if (given_bytes >= sizeof given_bytes) memcpy(given, &given_bytes, sizeof given_bytes);
-}
-
-mha_status mha_check_range(const char *name, int64_t value, int64_t low, int64_t high, mha_message message) {
-    if (value >= low && value <= high) return MHA_OK;
-    return mha_fail(message, MHA_INVALID_ARGUMENT, "%s is %" PRId64 ", expected %" PRId64 " to %" PRId64, name, value,
-                    low, high);
-}
-
-mha_status mha_check_dtype(const char *name, mha_dtype dtype, bool mask, mha_message message) {
-    if (dtype == MHA_F32 || (mask && dtype == MHA_BOOL)) return MHA_OK;
-    const char *expected = mask ? "MHA_F32 or MHA_BOOL" : "MHA_F32";
-    if (dtype == MHA_F16 || dtype == MHA_BF16)
-        return mha_fail(message, MHA_UNSUPPORTED, "%s.dtype is %s, expected %s: version %s has no half precision", name,
-                        dtype == MHA_F16 ? "MHA_F16" : "MHA_BF16", expected, mha_version());
-    return mha_fail(message, MHA_INVALID_ARGUMENT, "%s.dtype is %d, expected %s", name, (int)dtype, expected);
-}
-
-mha_status mha_check_n_workers(size_t n_workers, mha_message message) {
-    const size_t most = 1 << 16;
-    if (n_workers >= 1 && n_workers <= most) return MHA_OK;
-    return mha_fail(message, MHA_INVALID_ARGUMENT, "n_workers is %zu, expected 1 to %zu", n_workers, most);
-}
-
-mha_status mha_check_executor(const mha_executor *executor, mha_message message) {
-    if (executor == NULL) return MHA_OK;
-    TRY(mha_check_n_workers(executor->n_workers, message));
-    if (executor->n_workers > 1 && executor->parallel_for == NULL)
-        return mha_fail(message, MHA_INVALID_ARGUMENT, "executor.parallel_for is NULL, expected a function");
-    return MHA_OK;
-}
-
-mha_status mha_check_workspace(const void *workspace, size_t bytes, size_t needed, mha_message message) {
-    if (workspace == NULL)
-        return mha_fail(message, MHA_INVALID_ARGUMENT, "workspace is NULL, expected %zu bytes", needed);
-    if (bytes < needed)
-        return mha_fail(message, MHA_WORKSPACE_TOO_SMALL, "workspace_bytes is %zu, expected at least %zu", bytes,
-                        needed);
-    return MHA_OK;
-}
-
-void mha_parallel_for(const mha_executor *executor, size_t n_tasks, mha_task *task, void *closure) {
-    if (executor != NULL && executor->n_workers > 1 && n_tasks > 1) {
-        executor->parallel_for(executor->user, n_tasks, task, closure);
-        return;
+const char *mha_status_string(mha_status status) {
+    switch (status) {
+    case MHA_OK: return "success";
+    case MHA_INVALID_ARGUMENT: return "invalid argument";
+    case MHA_UNSUPPORTED: return "unsupported";
+    case MHA_WORKSPACE_TOO_SMALL: return "workspace too small";
+    case MHA_OUT_OF_MEMORY: return "out of memory";
     }
-    for (size_t i = 0; i < n_tasks; i++) task(closure, 0, i);
+    return "unknown status";
 }
+
+const char *mha_version(void) {
+    return MHA_TEXT(MHA_VERSION_MAJOR) "." MHA_TEXT(MHA_VERSION_MINOR) "." MHA_TEXT(MHA_VERSION_PATCH);
+}
+
+static void *default_allocate(void *user, size_t bytes) {
+    (void)user;
+    return malloc(bytes);
+}
+
+static void default_release(void *user, void *memory) {
+    (void)user;
+    free(memory);
+}
+
+static const mha_context_options default_options = {.struct_size = sizeof(mha_context_options)};
+
+void mha_context_options_init(mha_context_options *options, size_t struct_size) {
+    mha_init_struct(options, struct_size, &default_options, sizeof default_options);
+}
+
+mha_status mha_context_create(const mha_context_options *given, mha_context **context, char *text, size_t text_bytes) {
+    const mha_message message = {text, text_bytes};
+    if (context == NULL) return mha_say(message, MHA_INVALID_ARGUMENT, "context is NULL, expected a place for it");
+    *context = NULL;
+
+    mha_context_options options = default_options;
+    mha_status status = MHA_OK;
+    if (given != NULL) status = mha_read_struct(&options, sizeof options, given, "mha_context_options", message);
+    if (status != MHA_OK) return status;
+    if (options.exp != MHA_EXP_AUTO && options.exp != MHA_EXP_SLEEF && options.exp != MHA_EXP_FUSED)
+        return mha_say(message, MHA_INVALID_ARGUMENT, "exp is %d, expected a value of mha_exp", (int)options.exp);
+    if ((options.allocator.allocate == NULL) != (options.allocator.release == NULL))
+        return mha_say(message, MHA_INVALID_ARGUMENT,
+                       "allocator has only one of allocate and release, expected both or neither");
+    if (options.allocator.allocate == NULL)
+        options.allocator = (mha_allocator){.allocate = default_allocate, .release = default_release};
+
+    const mha_kernels *kernels = NULL;
+    status = mha_choose_kernels(options.isa, &kernels, message);
+    if (status != MHA_OK) return status;
+
+    mha_context *created = options.allocator.allocate(options.allocator.user, sizeof *created);
+    if (created == NULL)
+        return mha_say(message, MHA_OUT_OF_MEMORY, "allocate returned NULL for %zu bytes", sizeof *created);
+    *created =
+        (mha_context){.kernels = kernels, .exp = options.exp == MHA_EXP_SLEEF ? 0 : 1, .allocator = options.allocator};
+    *context = created;
+    return mha_succeed(message);
+}
+
+void mha_context_destroy(mha_context *context) {
+    if (context == NULL) return;
+    const mha_allocator allocator = context->allocator;
+    allocator.release(allocator.user, context);
+}
+
+const char *mha_context_isa(const mha_context *context) { return context->kernels->isa; }

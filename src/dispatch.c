@@ -20,24 +20,6 @@ enum { N_ROWS = sizeof rows / sizeof rows[0] };
 
 static bool runs_on(const kernel_row *row, uint32_t cpu) { return (row->features & ~cpu) == 0; }
 
-const char *mha_status_string(mha_status status) {
-    switch (status) {
-    case MHA_OK: return "success";
-    case MHA_INVALID_ARGUMENT: return "invalid argument";
-    case MHA_UNSUPPORTED: return "unsupported";
-    case MHA_WORKSPACE_TOO_SMALL: return "workspace too small";
-    case MHA_OUT_OF_MEMORY: return "out of memory";
-    }
-    return "unknown status";
-}
-
-#define TEXT_(x) #x
-#define TEXT(x)  TEXT_(x)
-
-const char *mha_version(void) {
-    return TEXT(MHA_VERSION_MAJOR) "." TEXT(MHA_VERSION_MINOR) "." TEXT(MHA_VERSION_PATCH);
-}
-
 size_t mha_isa_list(mha_isa *isas, size_t capacity) {
     const uint32_t cpu = mha_cpu_detect();
     for (size_t i = 0; i < N_ROWS && i < capacity; i++)
@@ -70,10 +52,10 @@ static mha_status choose_named(const char *source, const char *name, const mha_k
     for (int i = 0; i < N_ROWS; i++) {
         if (strcmp(rows[i].kernels->isa, name) != 0) continue;
         if (!runs_on(&rows[i], cpu))
-            return mha_fail(message, MHA_UNSUPPORTED,
-                            "%s is \"%s\", which this CPU or operating system cannot run, expected one that "
-                            "mha_isa_list reports as supported",
-                            source, name);
+            return mha_say(message, MHA_UNSUPPORTED,
+                           "%s is \"%s\", which this CPU or operating system cannot run, expected one that "
+                           "mha_isa_list reports as supported",
+                           source, name);
         *kernels = rows[i].kernels;
         return MHA_OK;
     }
@@ -82,10 +64,10 @@ static mha_status choose_named(const char *source, const char *name, const mha_k
         const size_t length = strlen(known);
         snprintf(known + length, sizeof known - length, "%s%s", i > 0 ? ", " : "", rows[i].kernels->isa);
     }
-    return mha_fail(message, MHA_INVALID_ARGUMENT, "%s is \"%s\", expected one of %s", source, name, known);
+    return mha_say(message, MHA_INVALID_ARGUMENT, "%s is \"%s\", expected one of %s", source, name, known);
 }
 
-static mha_status choose_kernels(const char *isa, const mha_kernels **kernels, mha_message message) {
+mha_status mha_choose_kernels(const char *isa, const mha_kernels **kernels, mha_message message) {
     if (isa != NULL) return choose_named("isa", isa, kernels, message);
     const char *environment = getenv("MHA_ISA");
     if (environment != NULL && environment[0] != '\0') return choose_named("MHA_ISA", environment, kernels, message);
@@ -94,57 +76,3 @@ static mha_status choose_kernels(const char *isa, const mha_kernels **kernels, m
         if (runs_on(&rows[i], cpu)) *kernels = rows[i].kernels;
     return MHA_OK;
 }
-
-static void *default_allocate(void *user, size_t bytes) {
-    (void)user;
-    return malloc(bytes);
-}
-
-static void default_release(void *user, void *memory) {
-    (void)user;
-    free(memory);
-}
-
-static const mha_context_options default_options = {.struct_size = sizeof(mha_context_options)};
-
-void mha_context_options_init(mha_context_options *options, size_t struct_size) {
-    mha_init_struct(options, struct_size, &default_options, sizeof default_options);
-}
-
-mha_status mha_context_create(const mha_context_options *given, mha_context **context, char *text, size_t text_bytes) {
-    const mha_message message = {text, text_bytes};
-    if (context == NULL) return mha_fail(message, MHA_INVALID_ARGUMENT, "context is NULL, expected a place for it");
-    *context = NULL;
-
-    mha_context_options options = default_options;
-    mha_status status = MHA_OK;
-    if (given != NULL) status = mha_read_struct(&options, sizeof options, given, "mha_context_options", message);
-    if (status != MHA_OK) return status;
-    if (options.exp != MHA_EXP_AUTO && options.exp != MHA_EXP_SLEEF && options.exp != MHA_EXP_FUSED)
-        return mha_fail(message, MHA_INVALID_ARGUMENT, "exp is %d, expected a value of mha_exp", (int)options.exp);
-    if ((options.allocator.allocate == NULL) != (options.allocator.release == NULL))
-        return mha_fail(message, MHA_INVALID_ARGUMENT,
-                        "allocator has only one of allocate and release, expected both or neither");
-    if (options.allocator.allocate == NULL)
-        options.allocator = (mha_allocator){.allocate = default_allocate, .release = default_release};
-
-    const mha_kernels *kernels = NULL;
-    status = choose_kernels(options.isa, &kernels, message);
-    if (status != MHA_OK) return status;
-
-    mha_context *created = options.allocator.allocate(options.allocator.user, sizeof *created);
-    if (created == NULL)
-        return mha_fail(message, MHA_OUT_OF_MEMORY, "allocate returned NULL for %zu bytes", sizeof *created);
-    *created =
-        (mha_context){.kernels = kernels, .exp = options.exp == MHA_EXP_SLEEF ? 0 : 1, .allocator = options.allocator};
-    *context = created;
-    return mha_succeed(message);
-}
-
-void mha_context_destroy(mha_context *context) {
-    if (context == NULL) return;
-    const mha_allocator allocator = context->allocator;
-    allocator.release(allocator.user, context);
-}
-
-const char *mha_context_isa(const mha_context *context) { return context->kernels->isa; }

@@ -80,6 +80,10 @@ typedef struct mha_path {
     void (*finish)(const mha_tile *tile, float *const rows[], int32_t v_head_dim, bool normalise);
 } mha_path;
 
+static inline int64_t mha_score_key_stride(const mha_path *path, const mha_tile *tile) {
+    return path->score_key_stride != 0 ? path->score_key_stride : tile->lanes;
+}
+
 /* Y = X W^T + bias, W prepacked. */
 typedef struct mha_gemm {
     const float *x; /* [rows, in] */
@@ -118,9 +122,12 @@ typedef struct mha_kernels {
     size_t (*weight_floats)(int64_t out, int64_t in);
     void (*pack_weights)(const float *weight, int64_t stride, int64_t out, int64_t in, float *packed);
     size_t gemm_scratch_floats;
-    /* Rows [row0, row1) by outputs [out0, out1); out0 is a multiple of gemm_panel.  row1 - row0 <= MHA_GEMM_ROWS. */
+    /* Rows [row0, row1), at most MHA_GEMM_ROWS, by outputs [out0, out1): multiples of gemm_panel, but out1 may be `out`. */
     void (*gemm)(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t out0, int64_t out1, float *scratch);
 } mha_kernels;
+
+#define MHA_TEXT_(x) #x
+#define MHA_TEXT(x)  MHA_TEXT_(x)
 
 #define MHA_KERNEL_ROW(isa, dtype, features) extern const mha_kernels mha_kernels_##dtype##_##isa;
 #include "kernels.inc"

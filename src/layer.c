@@ -6,10 +6,11 @@
  *
  * Q, K, V and the heads' outputs lie in the workspace.  Concatenation is a layout: heads write side by side, [batch,
  * q_len, q_heads, v_head_dim], and the output projection reads that as rows. */
+#include "executor.h"
 #include "layer.h"
+#include "operands.h"
 #include "plan.h"
 #include "projection.h"
-#include "span.h"
 
 #include <inttypes.h>
 
@@ -40,15 +41,15 @@ void mha_layer_args_init(mha_layer_args *args, size_t struct_size) {
 }
 
 static mha_status check_batch(const mha_layer_args *args, mha_message message) {
-    const int64_t most = INT64_C(1) << 40; /* tokens times width then stay far from overflow */
+    const int64_t most = INT64_C(1) << 40;
     int64_t tokens;
     TRY(mha_check_range("batch", args->batch, 0, most, message));
     TRY(mha_check_range("q_len", args->q_len, 0, most, message));
     TRY(mha_check_range("kv_len", args->kv_len, 0, most, message));
     if (__builtin_mul_overflow(args->batch, mha_max(args->q_len, args->kv_len), &tokens) || tokens > most)
-        return mha_fail(message, MHA_INVALID_ARGUMENT,
-                        "batch * max(q_len, kv_len) is %" PRId64 " * %" PRId64 ", expected at most 2^40", args->batch,
-                        mha_max(args->q_len, args->kv_len));
+        return mha_say(message, MHA_INVALID_ARGUMENT,
+                       "batch * max(q_len, kv_len) is %" PRId64 " * %" PRId64 ", expected at most 2^40", args->batch,
+                       mha_max(args->q_len, args->kv_len));
     return MHA_OK;
 }
 
@@ -63,30 +64,30 @@ static mha_status activation_span(const char *name, const mha_activation *activa
     return mha_span_resolve(span, message);
 }
 
-static mha_status check_operands(const mha_layer *layer, const layer_call *call, mha_message message) {
-    enum { OUT, SCORES, OUTPUTS, Q = OUTPUTS, KV, MASK, OPERANDS };
+static mha_status check_memory(const mha_layer *layer, const layer_call *call, const void *workspace,
+                               mha_message message) {
+    enum { OUT, SCORES, WORKSPACE, OUTPUTS, Q = OUTPUTS, KV, MASK, LENS, OFFSETS, OPERANDS };
     const mha_layer_args *a = &call->args;
     const mha_attention_args *attention = &call->plan.args;
     mha_span spans[OPERANDS];
-    TRY(activation_span("q", &a->q, a->batch, a->q_len, layer->q_dim, &spans[Q], message));
-    TRY(activation_span("kv", &a->kv, a->batch, a->kv_len, layer->kv_dim, &spans[KV], message));
-    TRY(activation_span("out", &a->out, a->batch, a->q_len, layer->out_dim, &spans[OUT], message));
+    TRY(activation_span("q", &a->q, a->batch, a->q_len, layer->sizes.q_dim, &spans[Q], message));
+    TRY(activation_span("kv", &a->kv, a->batch, a->kv_len, layer->sizes.kv_dim, &spans[KV], message));
+    TRY(activation_span("out", &a->out, a->batch, a->q_len, layer->sizes.out_dim, &spans[OUT], message));
     TRY(mha_scores_span("mask", &a->mask, attention, true, &spans[MASK], message));
     TRY(mha_scores_span("scores", &a->scores, attention, false, &spans[SCORES], message));
-    for (int i = OUT; i < OUTPUTS; i++) {
-        TRY(mha_span_check_distinct(&spans[i], message));
-        for (int j = i + 1; j < OPERANDS; j++) TRY(mha_span_check_apart(&spans[i], &spans[j], message));
-    }
-    return MHA_OK;
+    TRY(mha_lengths_span("kv_lens", a->kv_lens, a->batch, &spans[LENS], message));
+    TRY(mha_lengths_span("q_offsets", a->q_offsets, a->batch, &spans[OFFSETS], message));
+    TRY(mha_workspace_span(workspace, call->workspace_bytes, &spans[WORKSPACE], message));
+    return mha_span_check_outputs(spans, OUTPUTS, OPERANDS, message);
 }
 
 static mha_attention_args attention_of(const mha_layer *layer, const mha_layer_args *args) {
     mha_attention_args attention;
     mha_attention_args_init(&attention, sizeof attention);
     attention.batch = args->batch;
-    attention.q_heads = layer->q_heads, attention.kv_heads = layer->kv_heads;
+    attention.q_heads = layer->sizes.q_heads, attention.kv_heads = layer->sizes.kv_heads;
     attention.q_len = args->q_len, attention.kv_len = args->kv_len;
-    attention.head_dim = layer->head_dim, attention.v_head_dim = layer->v_head_dim;
+    attention.head_dim = layer->sizes.head_dim, attention.v_head_dim = layer->sizes.v_head_dim;
     attention.scale = args->scale;
     attention.is_causal = args->is_causal;
     attention.window_left = args->window_left, attention.window_right = args->window_right;
@@ -96,13 +97,24 @@ static mha_attention_args attention_of(const mha_layer *layer, const mha_layer_a
     return attention;
 }
 
-/* Places a [batch, tokens, heads, dim] tensor at *cursor, and moves it on. */
-static mha_rows_view place(mha_tensor *tensor, int64_t batch, int64_t tokens, int64_t heads, int64_t dim, char *base,
-                           size_t *used) {
+/* Places a [batch, tokens, heads, dim] tensor behind what is used of the workspace (base NULL: nowhere). */
+static mha_status place(mha_tensor *tensor, int64_t batch, int64_t tokens, int64_t heads, int64_t dim, char *base,
+                        size_t *used, mha_message message) {
     const int64_t width = heads * dim;
+    size_t bytes;
     tensor->data = base == NULL ? NULL : base + *used;
+    if (__builtin_mul_overflow((size_t)(batch * tokens), (size_t)width * sizeof(float), &bytes) ||
+        bytes > PTRDIFF_MAX / 8)
+        return mha_say(message, MHA_INVALID_ARGUMENT,
+                       "batch * tokens is %" PRId64 " at a width of %" PRId64
+                       ", expected a workspace that fits in memory",
+                       batch * tokens, width);
     tensor->stride[0] = tokens * width, tensor->stride[1] = dim, tensor->stride[2] = width;
-    *used += mha_align_up((size_t)(batch * tokens * width) * sizeof(float));
+    *used += mha_align_up(bytes);
+    return MHA_OK;
+}
+
+static mha_rows_view rows_of(const mha_tensor *tensor) {
     return (mha_rows_view){tensor->data, tensor->stride[0], tensor->stride[2]};
 }
 
@@ -114,29 +126,29 @@ static mha_rows_view view(const mha_activation *activation) {
 static mha_status lay_out(layer_call *call, const mha_layer *layer, size_t n_workers, char *base, mha_message message) {
     const mha_layer_args *a = &call->args;
     const mha_kernels *kernels = layer->context->kernels;
-    mha_attention_args *attention = &call->plan.args;
+    mha_attention_args *t = &call->plan.args;
     size_t used = 0, scratch_bytes;
-    const mha_rows_view q = place(&attention->q, a->batch, a->q_len, layer->q_heads, layer->head_dim, base, &used);
-    const mha_rows_view k = place(&attention->k, a->batch, a->kv_len, layer->kv_heads, layer->head_dim, base, &used);
-    const mha_rows_view v = place(&attention->v, a->batch, a->kv_len, layer->kv_heads, layer->v_head_dim, base, &used);
-    const mha_rows_view heads =
-        place(&attention->out, a->batch, a->q_len, layer->q_heads, layer->v_head_dim, base, &used);
+    TRY(place(&t->q, a->batch, a->q_len, t->q_heads, t->head_dim, base, &used, message));
+    TRY(place(&t->k, a->batch, a->kv_len, t->kv_heads, t->head_dim, base, &used, message));
+    TRY(place(&t->v, a->batch, a->kv_len, t->kv_heads, t->v_head_dim, base, &used, message));
+    TRY(place(&t->out, a->batch, a->q_len, t->q_heads, t->v_head_dim, base, &used, message));
     call->workers = base == NULL ? NULL : base + used;
 
+    const mha_rows_view q = view(&a->q), kv = view(&a->kv), out = view(&a->out);
     const mha_gemm *w = layer->weight;
-    call->projection[MHA_WQ] = mha_projection_cut(kernels, &w[MHA_WQ], a->batch, a->q_len, view(&a->q), q, n_workers);
-    call->projection[MHA_WK] = mha_projection_cut(kernels, &w[MHA_WK], a->batch, a->kv_len, view(&a->kv), k, n_workers);
-    call->projection[MHA_WV] = mha_projection_cut(kernels, &w[MHA_WV], a->batch, a->kv_len, view(&a->kv), v, n_workers);
-    call->projection[MHA_WO] =
-        mha_projection_cut(kernels, &w[MHA_WO], a->batch, a->q_len, heads, view(&a->out), n_workers);
+    mha_projection *p = call->projection;
+    p[MHA_WQ] = mha_projection_cut(kernels, &w[MHA_WQ], a->batch, a->q_len, q, rows_of(&t->q), n_workers);
+    p[MHA_WK] = mha_projection_cut(kernels, &w[MHA_WK], a->batch, a->kv_len, kv, rows_of(&t->k), n_workers);
+    p[MHA_WV] = mha_projection_cut(kernels, &w[MHA_WV], a->batch, a->kv_len, kv, rows_of(&t->v), n_workers);
+    p[MHA_WO] = mha_projection_cut(kernels, &w[MHA_WO], a->batch, a->q_len, rows_of(&t->out), out, n_workers);
 
     TRY(mha_plan_cut(&call->plan, n_workers, message));
     const size_t per_worker = mha_align_up(kernels->gemm_scratch_floats * sizeof(float));
     if (__builtin_mul_overflow(per_worker, n_workers, &scratch_bytes))
-        return mha_fail(message, MHA_INVALID_ARGUMENT,
-                        "n_workers is %zu, expected few enough for the workspace to fit "
-                        "in memory",
-                        n_workers);
+        return mha_say(message, MHA_INVALID_ARGUMENT,
+                       "n_workers is %zu, expected few enough for the workspace to fit "
+                       "in memory",
+                       n_workers);
     used += call->plan.workspace_bytes > scratch_bytes ? call->plan.workspace_bytes : scratch_bytes;
     call->workspace_bytes = used + MHA_ALIGN - 1;
     return MHA_OK;
@@ -145,30 +157,30 @@ static mha_status lay_out(layer_call *call, const mha_layer *layer, size_t n_wor
 /* All that does not need the operands' memory. */
 static mha_status read_args(layer_call *call, const mha_layer *layer, const mha_layer_args *given,
                             mha_message message) {
-    if (layer == NULL) return mha_fail(message, MHA_INVALID_ARGUMENT, "layer is NULL, expected a layer");
+    if (layer == NULL) return mha_say(message, MHA_INVALID_ARGUMENT, "layer is NULL, expected a layer");
     call->args = default_args;
     TRY(mha_read_struct(&call->args, sizeof call->args, given, "mha_layer_args", message));
     mha_layer_args *args = &call->args;
     if (args->kv_len == -1) { /* self-attention */
-        if (layer->kv_dim != layer->q_dim)
-            return mha_fail(message, MHA_INVALID_ARGUMENT,
-                            "kv_len is -1, self-attention, expected a kv input: kv_dim is %" PRId64 ", q_dim %" PRId64,
-                            layer->kv_dim, layer->q_dim);
+        if (layer->sizes.kv_dim != layer->sizes.q_dim)
+            return mha_say(message, MHA_INVALID_ARGUMENT,
+                           "kv_len is -1, self-attention, expected a kv input: kv_dim is %" PRId64 ", q_dim %" PRId64,
+                           layer->sizes.kv_dim, layer->sizes.q_dim);
         args->kv_len = args->q_len;
         args->kv = args->q;
     }
     TRY(check_batch(args, message));
     const mha_attention_args attention = attention_of(layer, args);
-    return mha_plan_read_sizes(&call->plan, layer->context, &attention, message);
+    return mha_plan_read(&call->plan, layer->context, &attention, message);
 }
 
 static mha_status prepare(layer_call *call, const mha_layer *layer, const mha_layer_args *args,
                           const mha_executor *executor, const void *workspace, size_t workspace_bytes,
                           mha_message message) {
     TRY(read_args(call, layer, args, message));
-    TRY(check_operands(layer, call, message));
     TRY(mha_check_executor(executor, message));
     TRY(lay_out(call, layer, mha_n_workers(executor), mha_align_pointer((void *)workspace), message));
+    TRY(check_memory(layer, call, workspace, message));
     TRY(mha_check_workspace(workspace, workspace_bytes, call->workspace_bytes, message));
     return mha_succeed(message);
 }

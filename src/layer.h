@@ -8,7 +8,7 @@ enum { MHA_WQ, MHA_WK, MHA_WV, MHA_WO, MHA_WEIGHTS };
 
 struct mha_layer {
     const mha_context *context;
-    int64_t q_heads, kv_heads, head_dim, v_head_dim, q_dim, kv_dim, out_dim;
+    mha_layer_desc sizes;         /* without weights */
     mha_gemm weight[MHA_WEIGHTS]; /* packed, bias, in, out */
 };
 

@@ -1,6 +1,7 @@
 /* Layers: checking a description, packing its weights, owning or borrowing the result.
  *
  * The packed form is a header and, each aligned to MHA_ALIGN, the packed weight and the bias of Wq, Wk, Wv, Wo. */
+#include "arith.h"
 #include "layer.h"
 #include "span.h"
 
@@ -34,22 +35,34 @@ static mha_status check_sizes(mha_layer_desc *desc, mha_message message) {
     if (desc->v_head_dim == 0) desc->v_head_dim = desc->head_dim;
     if (desc->kv_dim == 0) desc->kv_dim = desc->q_dim;
     if (desc->out_dim == 0) desc->out_dim = desc->q_dim;
-    TRY(mha_check_range("q_heads", desc->q_heads, 1, most, message));
-    TRY(mha_check_range("kv_heads", desc->kv_heads, 1, most, message));
-    TRY(mha_check_range("head_dim", desc->head_dim, 1, 1 << 16, message));
-    TRY(mha_check_range("v_head_dim", desc->v_head_dim, 1, 1 << 16, message));
+    TRY(mha_check_heads(desc->q_heads, desc->kv_heads, desc->head_dim, desc->v_head_dim, message));
     TRY(mha_check_range("q_dim", desc->q_dim, 1, most, message));
     TRY(mha_check_range("kv_dim", desc->kv_dim, 1, most, message));
-    TRY(mha_check_range("out_dim", desc->out_dim, 1, most, message));
-    if (desc->q_heads % desc->kv_heads != 0)
-        return mha_fail(message, MHA_INVALID_ARGUMENT,
-                        "q_heads is %" PRId64 ", expected a multiple of kv_heads, %" PRId64, desc->q_heads,
-                        desc->kv_heads);
+    return mha_check_range("out_dim", desc->out_dim, 1, most, message);
+}
+
+/* Outputs and inputs of each weight, few enough for all packed bytes to be counted. */
+static mha_status weight_sizes(const mha_layer_desc *desc, int64_t out[MHA_WEIGHTS], int64_t in[MHA_WEIGHTS],
+                               mha_message message) {
+    static const char *const names[MHA_WEIGHTS] = {"wq", "wk", "wv", "wo"};
+    const int64_t most = INT64_C(1) << 44;
+    out[MHA_WQ] = desc->q_heads * desc->head_dim, in[MHA_WQ] = desc->q_dim;
+    out[MHA_WK] = desc->kv_heads * desc->head_dim, in[MHA_WK] = desc->kv_dim;
+    out[MHA_WV] = desc->kv_heads * desc->v_head_dim, in[MHA_WV] = desc->kv_dim;
+    out[MHA_WO] = desc->out_dim, in[MHA_WO] = desc->q_heads * desc->v_head_dim;
+    for (int i = 0; i < MHA_WEIGHTS; i++)
+        if (out[i] > most / in[i])
+            return mha_say(message, MHA_INVALID_ARGUMENT,
+                           "%s is [%" PRId64 ", %" PRId64 "], expected at most 2^44 elements", names[i], out[i], in[i]);
     return MHA_OK;
 }
 
 static mha_status check_linear(const char *name, mha_linear *linear, int64_t out, int64_t in, mha_message message) {
     if (linear->weight_stride == 0) linear->weight_stride = in;
+    if (out > 1 && linear->weight_stride < in)
+        return mha_say(message, MHA_INVALID_ARGUMENT,
+                       "%s.weight_stride is %" PRId64 ", expected 0 or at least the row length, %" PRId64, name,
+                       linear->weight_stride, in);
     TRY(mha_check_dtype(name, linear->dtype, false, message));
     mha_span span = {.name = name,
                      .data = linear->weight,
@@ -59,49 +72,60 @@ static mha_status check_linear(const char *name, mha_linear *linear, int64_t out
     return mha_span_resolve(&span, message);
 }
 
+static bool is_set(const mha_linear *linear) {
+    return linear->weight != NULL || linear->bias != NULL || linear->weight_stride != 0;
+}
+
 /* Cuts the stacked Q, K, V into three. */
-static mha_status unstack(mha_layer_desc *desc, mha_message message) {
-    const int64_t q_out = desc->q_heads * desc->head_dim, k_out = desc->kv_heads * desc->head_dim;
-    if (desc->wqkv.weight == NULL) return MHA_OK;
-    if (desc->wq.weight != NULL || desc->wk.weight != NULL || desc->wv.weight != NULL)
-        return mha_fail(message, MHA_INVALID_ARGUMENT,
-                        "wqkv is set beside wq, wk or wv, expected either the stacked weights or the separate ones");
+static mha_status unstack(mha_layer_desc *desc, const int64_t out[MHA_WEIGHTS], mha_message message) {
+    if (!is_set(&desc->wqkv)) return MHA_OK;
+    if (is_set(&desc->wq) || is_set(&desc->wk) || is_set(&desc->wv))
+        return mha_say(message, MHA_INVALID_ARGUMENT,
+                       "wqkv is set beside wq, wk or wv, expected either the stacked weights or the separate ones");
     if (desc->kv_dim != desc->q_dim)
-        return mha_fail(message, MHA_INVALID_ARGUMENT, "kv_dim is %" PRId64 " with wqkv, expected q_dim, %" PRId64,
-                        desc->kv_dim, desc->q_dim);
-    TRY(check_linear("wqkv", &desc->wqkv, q_out + k_out + desc->kv_heads * desc->v_head_dim, desc->q_dim, message));
-    mha_linear *parts[3] = {&desc->wq, &desc->wk, &desc->wv};
-    const int64_t row[3] = {0, q_out, q_out + k_out};
+        return mha_say(message, MHA_INVALID_ARGUMENT, "kv_dim is %" PRId64 " with wqkv, expected q_dim, %" PRId64,
+                       desc->kv_dim, desc->q_dim);
+    TRY(check_linear("wqkv", &desc->wqkv, out[MHA_WQ] + out[MHA_WK] + out[MHA_WV], desc->q_dim, message));
+    mha_linear *parts[] = {&desc->wq, &desc->wk, &desc->wv};
+    int64_t row = 0;
     for (int i = 0; i < 3; i++) {
         *parts[i] = desc->wqkv;
-        parts[i]->weight = (const float *)desc->wqkv.weight + row[i] * desc->wqkv.weight_stride;
-        if (desc->wqkv.bias != NULL) parts[i]->bias = desc->wqkv.bias + row[i];
+        parts[i]->weight = (const float *)desc->wqkv.weight + row * desc->wqkv.weight_stride;
+        if (desc->wqkv.bias != NULL) parts[i]->bias = desc->wqkv.bias + row;
+        row += out[i];
     }
     return MHA_OK;
 }
 
 static mha_status read_desc(mha_layer_desc *desc, const mha_context *context, const mha_layer_desc *given,
                             mha_message message) {
-    if (context == NULL) return mha_fail(message, MHA_INVALID_ARGUMENT, "context is NULL, expected a context");
+    if (context == NULL) return mha_say(message, MHA_INVALID_ARGUMENT, "context is NULL, expected a context");
+    int64_t out[MHA_WEIGHTS], in[MHA_WEIGHTS];
     *desc = default_desc;
     TRY(mha_read_struct(desc, sizeof *desc, given, "mha_layer_desc", message));
     TRY(check_sizes(desc, message));
-    TRY(unstack(desc, message));
-    const int64_t heads_out = desc->q_heads * desc->v_head_dim;
-    TRY(check_linear("wq", &desc->wq, desc->q_heads * desc->head_dim, desc->q_dim, message));
-    TRY(check_linear("wk", &desc->wk, desc->kv_heads * desc->head_dim, desc->kv_dim, message));
-    TRY(check_linear("wv", &desc->wv, desc->kv_heads * desc->v_head_dim, desc->kv_dim, message));
-    return check_linear("wo", &desc->wo, desc->out_dim, heads_out, message);
+    TRY(weight_sizes(desc, out, in, message));
+    TRY(unstack(desc, out, message));
+    TRY(check_linear("wq", &desc->wq, out[MHA_WQ], in[MHA_WQ], message));
+    TRY(check_linear("wk", &desc->wk, out[MHA_WK], in[MHA_WK], message));
+    TRY(check_linear("wv", &desc->wv, out[MHA_WV], in[MHA_WV], message));
+    return check_linear("wo", &desc->wo, out[MHA_WO], in[MHA_WO], message);
 }
 
-/* Sizes of a layer, and where its parts lie in `packed`; returns the packed bytes. */
-static size_t layer_lay_out(mha_layer *layer, const packed_header *header, const mha_kernels *kernels, char *packed) {
-    layer->q_heads = header->q_heads, layer->kv_heads = header->kv_heads;
-    layer->head_dim = header->head_dim, layer->v_head_dim = header->v_head_dim;
-    layer->q_dim = header->q_dim, layer->kv_dim = header->kv_dim, layer->out_dim = header->out_dim;
-    const int64_t out[MHA_WEIGHTS] = {layer->q_heads * layer->head_dim, layer->kv_heads * layer->head_dim,
-                                      layer->kv_heads * layer->v_head_dim, layer->out_dim};
-    const int64_t in[MHA_WEIGHTS] = {layer->q_dim, layer->kv_dim, layer->kv_dim, layer->q_heads * layer->v_head_dim};
+/* The sizes of a layer without its weights. */
+static mha_layer_desc sizes_of(const packed_header *header) {
+    mha_layer_desc sizes = default_desc;
+    sizes.q_heads = header->q_heads, sizes.kv_heads = header->kv_heads;
+    sizes.head_dim = header->head_dim, sizes.v_head_dim = header->v_head_dim;
+    sizes.q_dim = header->q_dim, sizes.kv_dim = header->kv_dim, sizes.out_dim = header->out_dim;
+    return sizes;
+}
+
+/* The layer's sizes, and where its parts lie in `packed` (NULL: nowhere); returns the packed bytes. */
+static size_t lay_out(mha_layer *layer, const packed_header *header, const mha_kernels *kernels, char *packed) {
+    int64_t out[MHA_WEIGHTS], in[MHA_WEIGHTS];
+    layer->sizes = sizes_of(header);
+    weight_sizes(&layer->sizes, out, in, (mha_message){0});
     size_t used = mha_align_up(sizeof *header);
     for (int i = 0; i < MHA_WEIGHTS; i++) {
         const bool has_bias = (header->has_bias >> i & 1) != 0;
@@ -129,7 +153,7 @@ static packed_header header_of(const mha_layer_desc *desc, const mha_kernels *ke
     snprintf(header.version, sizeof header.version, "%s", mha_version());
     snprintf(header.isa, sizeof header.isa, "%s", kernels->isa);
     for (int i = 0; i < MHA_WEIGHTS; i++) header.has_bias |= (uint64_t)(linears[i]->bias != NULL) << i;
-    header.bytes = layer_lay_out(&unused, &header, kernels, NULL);
+    header.bytes = lay_out(&unused, &header, kernels, NULL);
     return header;
 }
 
@@ -138,7 +162,7 @@ static void pack(const mha_layer_desc *desc, const packed_header *header, const 
     mha_layer layer;
     memset(packed, 0, mha_align_up(sizeof *header));
     memcpy(packed, header, sizeof *header);
-    layer_lay_out(&layer, header, kernels, packed);
+    lay_out(&layer, header, kernels, packed);
     for (int i = 0; i < MHA_WEIGHTS; i++) {
         const mha_gemm *weight = &layer.weight[i];
         kernels->pack_weights(linears[i]->weight, linears[i]->weight_stride, weight->out, weight->in,
@@ -147,28 +171,42 @@ static void pack(const mha_layer_desc *desc, const packed_header *header, const 
     }
 }
 
-mha_status mha_layer_packed_size(const mha_context *context, const mha_layer_desc *given, size_t *packed_bytes) {
+mha_status mha_layer_packed_size(const mha_context *context, const mha_layer_desc *given, size_t *packed_bytes,
+                                 char *text, size_t text_bytes) {
+    const mha_message message = {text, text_bytes};
     mha_layer_desc desc;
-    TRY(read_desc(&desc, context, given, (mha_message){0}));
+    if (packed_bytes == NULL)
+        return mha_say(message, MHA_INVALID_ARGUMENT, "packed_bytes is NULL, expected a place for it");
+    TRY(read_desc(&desc, context, given, message));
     *packed_bytes = (size_t)header_of(&desc, context->kernels).bytes;
-    return MHA_OK;
+    return mha_succeed(message);
 }
 
-mha_status mha_layer_pack(const mha_context *context, const mha_layer_desc *given, void *packed, size_t packed_bytes) {
+static mha_status check_packed(const void *packed, mha_message message) {
+    if (packed != NULL && (uintptr_t)packed % MHA_ALIGN == 0) return MHA_OK;
+    return mha_say(message, MHA_INVALID_ARGUMENT, "packed is %p, expected an address aligned to %d bytes", packed,
+                   MHA_ALIGN);
+}
+
+mha_status mha_layer_pack(const mha_context *context, const mha_layer_desc *given, void *packed, size_t packed_bytes,
+                          char *text, size_t text_bytes) {
+    const mha_message message = {text, text_bytes};
     mha_layer_desc desc;
-    TRY(read_desc(&desc, context, given, (mha_message){0}));
+    TRY(read_desc(&desc, context, given, message));
+    TRY(check_packed(packed, message));
     const packed_header header = header_of(&desc, context->kernels);
-    if (packed == NULL || (uintptr_t)packed % MHA_ALIGN != 0) return MHA_INVALID_ARGUMENT;
-    if (packed_bytes < header.bytes) return MHA_WORKSPACE_TOO_SMALL;
+    if (packed_bytes < header.bytes)
+        return mha_say(message, MHA_WORKSPACE_TOO_SMALL, "packed_bytes is %zu, expected at least %" PRIu64,
+                       packed_bytes, header.bytes);
     pack(&desc, &header, context->kernels, packed);
-    return MHA_OK;
+    return mha_succeed(message);
 }
 
 static mha_status new_layer(const mha_context *context, size_t extra_bytes, mha_layer **layer, mha_message message) {
     const mha_allocator *allocator = &context->allocator;
     const size_t bytes = mha_align_up(sizeof **layer) + extra_bytes;
     *layer = allocator->allocate(allocator->user, bytes);
-    if (*layer == NULL) return mha_fail(message, MHA_OUT_OF_MEMORY, "allocate returned NULL for %zu bytes", bytes);
+    if (*layer == NULL) return mha_say(message, MHA_OUT_OF_MEMORY, "allocate returned NULL for %zu bytes", bytes);
     **layer = (mha_layer){.context = context};
     return MHA_OK;
 }
@@ -177,14 +215,14 @@ mha_status mha_layer_create(const mha_context *context, const mha_layer_desc *gi
                             size_t text_bytes) {
     const mha_message message = {text, text_bytes};
     mha_layer_desc desc;
-    if (layer == NULL) return mha_fail(message, MHA_INVALID_ARGUMENT, "layer is NULL, expected a place for it");
+    if (layer == NULL) return mha_say(message, MHA_INVALID_ARGUMENT, "layer is NULL, expected a place for it");
     *layer = NULL;
     TRY(read_desc(&desc, context, given, message));
     const packed_header header = header_of(&desc, context->kernels);
     TRY(new_layer(context, (size_t)header.bytes + MHA_ALIGN, layer, message));
     char *packed = mha_align_pointer(*layer + 1);
     pack(&desc, &header, context->kernels, packed);
-    layer_lay_out(*layer, &header, context->kernels, packed);
+    lay_out(*layer, &header, context->kernels, packed);
     return mha_succeed(message);
 }
 
@@ -192,40 +230,34 @@ mha_status mha_layer_borrow(const mha_context *context, const void *packed, size
                             char *text, size_t text_bytes) {
     const mha_message message = {text, text_bytes};
     packed_header header;
-    if (layer == NULL) return mha_fail(message, MHA_INVALID_ARGUMENT, "layer is NULL, expected a place for it");
+    if (layer == NULL) return mha_say(message, MHA_INVALID_ARGUMENT, "layer is NULL, expected a place for it");
     *layer = NULL;
-    if (context == NULL) return mha_fail(message, MHA_INVALID_ARGUMENT, "context is NULL, expected a context");
-    if (packed == NULL || (uintptr_t)packed % MHA_ALIGN != 0)
-        return mha_fail(message, MHA_INVALID_ARGUMENT, "packed is %p, expected an address aligned to %d bytes", packed,
-                        MHA_ALIGN);
+    if (context == NULL) return mha_say(message, MHA_INVALID_ARGUMENT, "context is NULL, expected a context");
+    TRY(check_packed(packed, message));
     if (packed_bytes < sizeof header)
-        return mha_fail(message, MHA_INVALID_ARGUMENT, "packed_bytes is %zu, expected at least a header of %zu",
-                        packed_bytes, sizeof header);
+        return mha_say(message, MHA_INVALID_ARGUMENT, "packed_bytes is %zu, expected at least a header of %zu",
+                       packed_bytes, sizeof header);
     memcpy(&header, packed, sizeof header);
     if (memcmp(header.magic, "mhalayer", sizeof header.magic) != 0)
-        return mha_fail(message, MHA_INVALID_ARGUMENT,
-                        "packed does not begin with \"mhalayer\", expected what "
-                        "mha_layer_pack wrote");
+        return mha_say(message, MHA_INVALID_ARGUMENT,
+                       "packed does not begin with \"mhalayer\", expected what "
+                       "mha_layer_pack wrote");
     header.version[sizeof header.version - 1] = header.isa[sizeof header.isa - 1] = '\0';
     if (strcmp(header.version, mha_version()) != 0 || strcmp(header.isa, context->kernels->isa) != 0)
-        return mha_fail(message, MHA_UNSUPPORTED,
-                        "packed was written by version %s for \"%s\", expected version %s and \"%s\"", header.version,
-                        header.isa, mha_version(), context->kernels->isa);
-    mha_layer_desc sizes = {.q_heads = header.q_heads,
-                            .kv_heads = header.kv_heads,
-                            .head_dim = header.head_dim,
-                            .v_head_dim = header.v_head_dim,
-                            .q_dim = header.q_dim,
-                            .kv_dim = header.kv_dim,
-                            .out_dim = header.out_dim};
+        return mha_say(message, MHA_UNSUPPORTED,
+                       "packed was written by version %s for \"%s\", expected version %s and \"%s\"", header.version,
+                       header.isa, mha_version(), context->kernels->isa);
+    mha_layer_desc sizes = sizes_of(&header);
+    int64_t out[MHA_WEIGHTS], in[MHA_WEIGHTS];
     TRY(check_sizes(&sizes, message));
+    TRY(weight_sizes(&sizes, out, in, message));
     mha_layer checked;
-    const size_t bytes = layer_lay_out(&checked, &header, context->kernels, NULL);
+    const size_t bytes = lay_out(&checked, &header, context->kernels, NULL);
     if (packed_bytes < bytes || header.bytes != bytes)
-        return mha_fail(message, MHA_INVALID_ARGUMENT, "packed_bytes is %zu, expected %zu by the sizes in its header",
-                        packed_bytes, bytes);
+        return mha_say(message, MHA_INVALID_ARGUMENT, "packed_bytes is %zu, expected %zu by the sizes in its header",
+                       packed_bytes, bytes);
     TRY(new_layer(context, 0, layer, message));
-    layer_lay_out(*layer, &header, context->kernels, (char *)packed);
+    lay_out(*layer, &header, context->kernels, (char *)packed);
     return mha_succeed(message);
 }
 
@@ -236,7 +268,5 @@ void mha_layer_destroy(mha_layer *layer) {
 }
 
 void mha_layer_sizes(const mha_layer *layer, mha_layer_desc *desc) {
-    desc->q_heads = layer->q_heads, desc->kv_heads = layer->kv_heads;
-    desc->head_dim = layer->head_dim, desc->v_head_dim = layer->v_head_dim;
-    desc->q_dim = layer->q_dim, desc->kv_dim = layer->kv_dim, desc->out_dim = layer->out_dim;
+    mha_init_struct(desc, desc->struct_size, &layer->sizes, sizeof layer->sizes);
 }

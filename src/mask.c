@@ -61,7 +61,7 @@ static void exclude_by_bool(const mha_tile_place *place, const mha_tile *tile, u
 static void exclude_by_bias(const mha_tile_place *place, const mha_tile *tile, uint64_t *excluded, float *bias) {
     const mha_path *path = place->plan->path;
     const int64_t stride = place->plan->args.mask.stride[3];
-    const int64_t key_stride = path->score_key_stride != 0 ? path->score_key_stride : tile->lanes;
+    const int64_t key_stride = mha_score_key_stride(path, tile);
     for (int32_t r = 0; r < tile->lanes; r++) {
         float *lane = bias + r * path->score_row_stride;
         if (r >= tile->rows) {

@@ -1,22 +1,19 @@
+#include "executor.h"
 #include "plan.h"
-
 
 enum {
     DECODE_MAX_Q_LEN = 4,     /* up to here K and V are read in place, once */
     SPLIT_MAX_Q_LEN = 64,     /* longer queries give enough tasks without splits */
     SPLIT_MIN_KEYS = 512,     /* merging costs 1% of a split of this length */
-    TASKS_PER_WORKER = 4,     /* so that the last task to finish is short */
     CHUNK_MAX_TILES = 16,     /* packing a block costs 3% of as many AVX-512 tiles */
     CHUNK_MAX_BYTES = 1 << 20 /* of a worker's memory; documented.  One tile fits up to head_dim 256 */
 };
 
 static mha_softmax softmax_of(const mha_attention_args *args) {
     const double log2_e = 1.4426950408889634074, ln_least_normal = -87.336544750553109; /* ln 2^-126 */
-    /* The exponent carries the scale's magnitude; its sign, and extremes whose products overflow, go into Q. */
-    const float magnitude = fabsf(args->scale);
-    const bool carried = magnitude >= 0x1p-60f && magnitude <= 0x1p60f;
-    mha_softmax softmax = {.q_factor = args->scale, .scale = 1, .bias_scale = 1};
-    if (carried) softmax.q_factor = args->scale < 0 ? -1.0f : 1.0f, softmax.scale = magnitude;
+    /* The exponent carries the scale's magnitude; its sign, and what is beyond 2^60 either way, go into Q. */
+    const float carried = fminf(fmaxf(fabsf(args->scale), 0x1p-60f), 0x1p60f);
+    mha_softmax softmax = {.q_factor = args->scale / carried, .scale = carried, .bias_scale = 1};
     if (args->mask.data != NULL && args->mask.dtype != MHA_BOOL) {
         softmax.bias_scale = softmax.scale;
         softmax.scale = 1;
@@ -74,7 +71,7 @@ size_t mha_worker_carve(const mha_plan *plan, char *memory, mha_worker_memory *w
     return used;
 }
 
-/* As many tiles as fit the worker's memory, but no more than leave TASKS_PER_WORKER tasks for each worker. */
+/* As many tiles as fit the worker's memory, but no more than leave MHA_TASKS_PER_WORKER tasks for each worker. */
 static void cut_chunks(mha_plan *plan, size_t n_workers) {
     const mha_attention_args *args = &plan->args;
     const int64_t tiles = mha_ceil_div(plan->rows, plan->path->max_rows);
@@ -87,7 +84,7 @@ static void cut_chunks(mha_plan *plan, size_t n_workers) {
     const int64_t fit = one >= CHUNK_MAX_BYTES ? 1 : 1 + (int64_t)((CHUNK_MAX_BYTES - one) / (two - one));
     int64_t most = mha_min(mha_min(tiles, CHUNK_MAX_TILES), fit);
     if (n_workers > 1) {
-        const int64_t wanted_chunks = mha_ceil_div((int64_t)n_workers * TASKS_PER_WORKER, heads * plan->splits);
+        const int64_t wanted_chunks = mha_ceil_div((int64_t)n_workers * MHA_TASKS_PER_WORKER, heads * plan->splits);
         most = mha_min(most, mha_ceil_div(tiles, wanted_chunks));
     }
     plan->chunk_tiles = mha_max(1, most);
@@ -115,7 +112,7 @@ mha_status mha_plan_cut(mha_plan *plan, size_t n_workers, mha_message message) {
     if (__builtin_mul_overflow(partials, plan->partial_floats * sizeof(float), &plan->partials_bytes) ||
         __builtin_mul_overflow(plan->worker_bytes, n_workers, &workers_bytes) ||
         __builtin_add_overflow(workers_bytes, plan->partials_bytes + MHA_ALIGN - 1, &plan->workspace_bytes))
-        return mha_fail(message, MHA_INVALID_ARGUMENT,
-                        "n_workers is %zu, expected few enough for the workspace to fit in memory", n_workers);
+        return mha_say(message, MHA_INVALID_ARGUMENT,
+                       "n_workers is %zu, expected few enough for the workspace to fit in memory", n_workers);
     return MHA_OK;
 }

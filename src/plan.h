@@ -3,6 +3,7 @@
 #ifndef MHA_PLAN_H
 #define MHA_PLAN_H
 
+#include "arith.h"
 #include "context.h"
 
 /* The query rows of one KV head are numbered position-major, row = query * group + (head within the group), so that the
@@ -28,12 +29,6 @@ typedef struct mha_plan {
     size_t workspace_bytes;
 } mha_plan;
 
-static inline int64_t mha_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-static inline int64_t mha_min(int64_t a, int64_t b) { return a < b ? a : b; }
-
-static inline int64_t mha_max(int64_t a, int64_t b) { return a > b ? a : b; }
-
 /* The keys of batch item b. */
 static inline int64_t mha_plan_kv_len(const mha_plan *plan, int64_t b) {
     return plan->args.kv_lens != NULL ? plan->args.kv_lens[b] : plan->args.kv_len;
@@ -43,16 +38,15 @@ static inline int64_t mha_plan_kv_len(const mha_plan *plan, int64_t b) {
  * whole call, so that bits depend neither on the batch nor on padding. */
 int64_t mha_plan_split_keys(const mha_plan *plan, int64_t b);
 
-/* Checks the arguments (check.c) and fills args, kernels and exp. */
+/* Checks all but the operands' memory (check.c) and fills args, kernels and exp: enough to cut the work. */
 mha_status mha_plan_read(mha_plan *plan, const mha_context *context, const mha_attention_args *args,
                          mha_message message);
 
-/* The same without a look at the operands' memory: enough to cut the work. */
-mha_status mha_plan_read_sizes(mha_plan *plan, const mha_context *context, const mha_attention_args *args,
-                               mha_message message);
-
 /* Cuts the work for n_workers; args are valid. */
 mha_status mha_plan_cut(mha_plan *plan, size_t n_workers, mha_message message);
+
+/* Checks where the operands and the workspace lie (check.c). */
+mha_status mha_plan_check_memory(const mha_plan *plan, const void *workspace, mha_message message);
 
 /* Computes (attention.c). */
 void mha_attention_run(const mha_plan *plan, const mha_executor *executor, void *workspace);
@@ -69,8 +63,8 @@ typedef struct mha_worker_memory {
 /* What the driver knows of a tile's rows beside the kernels' mha_tile. */
 typedef struct mha_rows {
     int64_t row0;
-    /* Row r sees keys first[r] <= key < last[r], but for the mask; first == last: none.  The extremes are over rows that
-     * see a key. */
+    /* Row r sees keys first[r] <= key < last[r], but for the mask; both are 0 if it sees none.  first_min and last_max are
+     * over the rows that see a key, first_max and last_min over all: a row that sees none leaves no block full. */
     int64_t first[MHA_MAX_LANES], last[MHA_MAX_LANES];
     int64_t first_min, first_max, last_min, last_max;
 } mha_rows;

@@ -1,11 +1,16 @@
 #include "projection.h"
 
-#include "plan.h"
+#include "arith.h"
+#include "executor.h"
 
 enum {
-    OUT_PANELS = 8,       /* of a task: its weights then stay in a second-level cache for all rows */
-    TASKS_PER_WORKER = 4, /* so that the last task to finish is short */
+    OUT_PANELS = 8, /* of a task: its weights then stay in a second-level cache for all rows */
 };
+
+/* Unsigned, since strides are not checked yet when a workspace is measured. */
+static bool is_one_matrix(const mha_rows_view *view, int64_t tokens) {
+    return (uint64_t)view->batch_stride == (uint64_t)tokens * (uint64_t)view->token_stride;
+}
 
 mha_projection mha_projection_cut(const mha_kernels *kernels, const mha_gemm *weight, int64_t batch, int64_t tokens,
                                   mha_rows_view x, mha_rows_view y, size_t n_workers) {
@@ -19,14 +24,13 @@ mha_projection mha_projection_cut(const mha_kernels *kernels, const mha_gemm *we
     p.gemm.x_stride = x.token_stride;
     p.gemm.y = y.data;
     p.gemm.y_stride = y.token_stride;
-    const bool one_matrix = x.batch_stride == tokens * x.token_stride && y.batch_stride == tokens * y.token_stride;
-    if (one_matrix) p.items = 1, p.rows = batch * tokens;
+    if (is_one_matrix(&x, tokens) && is_one_matrix(&y, tokens)) p.items = 1, p.rows = batch * tokens;
     p.row_step = MHA_GEMM_ROWS / kernels->gemm_row_step * kernels->gemm_row_step;
     p.row_tasks = mha_ceil_div(p.rows, p.row_step);
 
     const int64_t panels = mha_ceil_div(weight->out, kernels->gemm_panel);
     const int64_t row_tasks = mha_max(1, p.items * p.row_tasks);
-    const int64_t wanted = n_workers > 1 ? mha_ceil_div((int64_t)n_workers * TASKS_PER_WORKER, row_tasks) : 1;
+    const int64_t wanted = n_workers > 1 ? mha_ceil_div((int64_t)n_workers * MHA_TASKS_PER_WORKER, row_tasks) : 1;
     const int64_t task_panels = mha_max(1, mha_min(OUT_PANELS, panels / wanted));
     p.out_step = task_panels * kernels->gemm_panel;
     p.tasks = p.items * p.row_tasks * mha_ceil_div(panels, task_panels);

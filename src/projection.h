@@ -2,7 +2,7 @@
 #ifndef MHA_PROJECTION_H
 #define MHA_PROJECTION_H
 
-#include "context.h"
+#include "kernel.h"
 
 typedef struct mha_projection {
     const mha_kernels *kernels;

@@ -19,7 +19,7 @@ void mha_scores_visit(void *visitor, const mha_tile *tile, const float *s, bool 
     if (mode == MHA_SCORES_SOFTMAX) factor = 1;
     if (!modified) factor = softmax->scale * softmax->bias_scale;
     const int64_t row_stride = plan->path->score_row_stride;
-    const int64_t key_stride = plan->path->score_key_stride != 0 ? plan->path->score_key_stride : tile->lanes;
+    const int64_t key_stride = mha_score_key_stride(plan->path, tile);
     for (int32_t r = 0; r < tile->rows; r++) {
         float *row = scores_row(place, r) + place->key0;
         for (int32_t k = tile->begin; k < tile->end; k++) row[k] = s[k * key_stride + r * row_stride] * factor;

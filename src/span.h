@@ -2,7 +2,7 @@
 #ifndef MHA_SPAN_H
 #define MHA_SPAN_H
 
-#include "context.h"
+#include "arguments.h"
 
 enum { MHA_SPAN_DIMS = 4 };
 
@@ -19,14 +19,8 @@ typedef struct mha_span {
  * space. */
 mha_status mha_span_resolve(mha_span *span, mha_message message);
 
-/* The span of a mask or of the scores output, resolved; empty if there is none (check.c). */
-mha_status mha_scores_span(const char *name, const mha_score_tensor *tensor, const mha_attention_args *args, bool mask,
-                           mha_span *span, mha_message message);
-
-/* Refuses an output two of whose elements may share memory. */
-mha_status mha_span_check_distinct(const mha_span *span, mha_message message);
-
-/* Refuses an output that may share memory with another operand. */
-mha_status mha_span_check_apart(const mha_span *output, const mha_span *other, mha_message message);
+/* Refuses outputs, the first n_outputs of n spans, two of whose elements may share memory, or that may share memory
+ * with another span. */
+mha_status mha_span_check_outputs(const mha_span *spans, int n_outputs, int n, mha_message message);
 
 #endif

@@ -37,9 +37,9 @@ static void check_layer(const char *isa, mha_exp exp, guard_side side, const lay
     naive_layer_result wanted = naive_layer(&p.naive_desc, &p.args);
     if (mha_layer_create(context, &p.desc, &owner, message, sizeof message) != MHA_OK)
         fail_msg("isa %s: %s; %s", isa, message, s->what);
-    assert_int_equal(MHA_OK, mha_layer_packed_size(context, &p.desc, &bytes));
+    assert_int_equal(MHA_OK, mha_layer_packed_size(context, &p.desc, &bytes, NULL, 0));
     guard packed = guard_make(bytes, bytes % 64 == 0 ? GUARD_END : GUARD_START, 0);
-    assert_int_equal(MHA_OK, mha_layer_pack(context, &p.desc, packed.data, bytes));
+    assert_int_equal(MHA_OK, mha_layer_pack(context, &p.desc, packed.data, bytes, NULL, 0));
     guard_remember(&packed);
     for (int i = 0; i < N_WEIGHTS; i++) {
         guard_free(&p.weight[i]);

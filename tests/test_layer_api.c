@@ -31,6 +31,8 @@ static const mistake bad_descs[] = {
     MISTAKE(mha_layer_desc, wq.dtype, MHA_F16, MHA_UNSUPPORTED, "wq", "MHA_F16", "MHA_F32"),
     MISTAKE(mha_layer_desc, wo.dtype, MHA_BF16, MHA_UNSUPPORTED, "wo", "MHA_BF16", "MHA_F32"),
     DESC(wk.dtype, 9, "wk", "9", "MHA_F32"),
+    DESC(wq.weight_stride, 31, "wq", "31", "expected"), /* rows of 32 */
+    DESC(wk.weight_stride, -32, "wk", "-32", "expected"),
     DESC(struct_size, 3, "struct_size", "3", "expected"),
 };
 
@@ -78,11 +80,68 @@ static void descriptions(const char *isa) {
         size_t bytes = 777;
         mistake_check(m, mha_layer_create(context, &desc, &layer, message, sizeof message), message);
         assert_null(layer);
-        assert_int_equal(m->status, mha_layer_packed_size(context, &desc, &bytes));
+        assert_int_equal(m->status, mha_layer_packed_size(context, &desc, &bytes, NULL, 0));
         assert_int_equal(777, bytes);
-        assert_int_equal(m->status, mha_layer_pack(context, &desc, unused, sizeof unused));
+        assert_int_equal(m->status, mha_layer_pack(context, &desc, unused, sizeof unused, NULL, 0));
     }
     layer_problem_free(&p);
+    mha_context_destroy(context);
+}
+
+/* Stacked weights take the place of the separate ones, biases included. */
+static void stacked_or_separate(const char *isa) {
+    mha_context *context = isa_context(isa, MHA_EXP_AUTO);
+    layer_problem separate, stacked;
+    layer_spec s = valid;
+    layer_problem_make(&separate, &s, GUARD_END);
+    s.stacked = true, s.biases = 0;
+    layer_problem_make(&stacked, &s, GUARD_END);
+    static const float bias[256];
+    const mistake mistakes[] = {
+        MISTAKE(mha_layer_desc, wqkv.bias, (intptr_t)bias, MHA_INVALID_ARGUMENT, "wqkv", "expected"),
+        MISTAKE(mha_layer_desc, wq.bias, (intptr_t)bias, MHA_INVALID_ARGUMENT, "wq", "expected"),
+        MISTAKE(mha_layer_desc, wk.bias, (intptr_t)bias, MHA_INVALID_ARGUMENT, "wk", "expected"),
+        MISTAKE(mha_layer_desc, wv.bias, (intptr_t)bias, MHA_INVALID_ARGUMENT, "wv", "expected"),
+        MISTAKE(mha_layer_desc, wk.weight, (intptr_t)bias, MHA_INVALID_ARGUMENT, "wk", "expected"),
+    };
+    for (size_t i = 0; i < COUNT(mistakes); i++) {
+        mha_layer_desc desc = i == 0 ? separate.desc : stacked.desc;
+        mha_layer *layer = NULL;
+        char message[256] = "";
+        mistake_make(&mistakes[i], &desc);
+        mistake_check(&mistakes[i], mha_layer_create(context, &desc, &layer, message, sizeof message), message);
+        assert_null(layer);
+    }
+    layer_problem_free(&separate);
+    layer_problem_free(&stacked);
+    mha_context_destroy(context);
+}
+
+/* Sizes whose product is no size. */
+static void overflow(const char *isa) {
+    static const struct {
+        int64_t q_heads, head_dim, v_head_dim, q_dim;
+    } sizes[] = {{1 << 24, 1 << 16, 0, 1 << 24},
+                 {1 << 24, 1, 1 << 16, 1 << 24},
+                 {1 << 24, 1 << 16, 1 << 16, 1},
+                 {1 << 20, 1 << 16, 1 << 16, 1 << 20}};
+    static const float weight[4];
+    mha_context *context = isa_context(isa, MHA_EXP_AUTO);
+    for (size_t i = 0; i < COUNT(sizes); i++) {
+        mha_layer_desc desc;
+        size_t bytes = 777;
+        char message[256] = "";
+        mha_layer *layer = NULL;
+        mha_layer_desc_init(&desc, sizeof desc);
+        desc.q_heads = desc.kv_heads = sizes[i].q_heads, desc.q_dim = sizes[i].q_dim;
+        desc.head_dim = sizes[i].head_dim, desc.v_head_dim = sizes[i].v_head_dim;
+        desc.wq.weight = desc.wk.weight = desc.wv.weight = desc.wo.weight = weight;
+        assert_int_equal(MHA_INVALID_ARGUMENT, mha_layer_packed_size(context, &desc, &bytes, message, sizeof message));
+        assert_non_null(strstr(message, "expected"));
+        assert_int_equal(777, bytes);
+        assert_int_equal(MHA_INVALID_ARGUMENT, mha_layer_create(context, &desc, &layer, message, sizeof message));
+        assert_null(layer);
+    }
     mha_context_destroy(context);
 }
 
@@ -135,14 +194,14 @@ static void packed_memory(const char *isa) {
     layer_problem p;
     size_t bytes = 0;
     layer_problem_make(&p, &valid, GUARD_END);
-    assert_int_equal(MHA_OK, mha_layer_packed_size(context, &p.desc, &bytes));
+    assert_int_equal(MHA_OK, mha_layer_packed_size(context, &p.desc, &bytes, NULL, 0));
     guard packed = guard_make(bytes, GUARD_START, 0), zeros = guard_make(bytes, GUARD_START, 0);
     memset(zeros.data, 0, bytes);
-    assert_int_equal(MHA_WORKSPACE_TOO_SMALL, mha_layer_pack(context, &p.desc, packed.data, bytes - 1));
-    assert_int_equal(MHA_INVALID_ARGUMENT, mha_layer_pack(context, &p.desc, NULL, bytes));
-    assert_int_equal(MHA_INVALID_ARGUMENT, mha_layer_pack(context, &p.desc, packed.data + 4, bytes));
+    assert_int_equal(MHA_WORKSPACE_TOO_SMALL, mha_layer_pack(context, &p.desc, packed.data, bytes - 1, NULL, 0));
+    assert_int_equal(MHA_INVALID_ARGUMENT, mha_layer_pack(context, &p.desc, NULL, bytes, NULL, 0));
+    assert_int_equal(MHA_INVALID_ARGUMENT, mha_layer_pack(context, &p.desc, packed.data + 4, bytes, NULL, 0));
     assert_int_equal((char)0xff, packed.data[0]);
-    assert_int_equal(MHA_OK, mha_layer_pack(context, &p.desc, packed.data, bytes));
+    assert_int_equal(MHA_OK, mha_layer_pack(context, &p.desc, packed.data, bytes, NULL, 0));
     expect_refused(context, NULL, bytes, MHA_INVALID_ARGUMENT, "no memory");
     expect_refused(context, packed.data + 4, bytes - 4, MHA_INVALID_ARGUMENT, "misaligned");
     expect_refused(context, packed.data, bytes - 1, MHA_INVALID_ARGUMENT, "cut off");
@@ -159,6 +218,47 @@ static void packed_memory(const char *isa) {
     mha_context_destroy(scalar);
 }
 
+/* A header of which any number was changed: refused, whatever it says. */
+static void corrupt_header(const char *isa) {
+    enum { NAMES = 40, HEADER = 128 }; /* bytes of magic, version and isa; of all with padding */
+    static const int64_t values[] = {0, -1, 1, 3, 33, 1 << 16, 1 << 24, INT64_C(1) << 40, INT64_MAX, INT64_MIN};
+    mha_context *context = isa_context(isa, MHA_EXP_AUTO);
+    layer_problem p;
+    size_t bytes = 0;
+    layer_spec s = valid;
+    s.biases = 0;
+    layer_problem_make(&p, &s, GUARD_END);
+    assert_int_equal(MHA_OK, mha_layer_packed_size(context, &p.desc, &bytes, NULL, 0));
+    guard packed = guard_make(bytes, GUARD_START, 0);
+    assert_int_equal(MHA_OK, mha_layer_pack(context, &p.desc, packed.data, bytes, NULL, 0));
+    for (size_t at = NAMES; at + 8 <= HEADER; at += 8)
+        for (size_t i = 0; i < COUNT(values); i++) {
+            int64_t original;
+            memcpy(&original, packed.data + at, sizeof original);
+            if (original == 0 || original == values[i]) continue; /* padding, or no change */
+            memcpy(packed.data + at, &values[i], sizeof original);
+            expect_refused(context, packed.data, bytes, MHA_INVALID_ARGUMENT, "corrupt header");
+            memcpy(packed.data + at, &original, sizeof original);
+        }
+    guard_free(&packed);
+    layer_problem_free(&p);
+    mha_context_destroy(context);
+}
+
+static void null_places(const char *isa) {
+    mha_context *context = isa_context(isa, MHA_EXP_AUTO);
+    layer_problem p;
+    char message[256] = "";
+    layer_problem_make(&p, &valid, GUARD_END);
+    assert_int_equal(MHA_INVALID_ARGUMENT, mha_layer_packed_size(context, &p.desc, NULL, message, sizeof message));
+    assert_non_null(strstr(message, "packed_bytes"));
+    assert_int_equal(MHA_INVALID_ARGUMENT, mha_layer_create(context, &p.desc, NULL, message, sizeof message));
+    assert_int_equal(MHA_INVALID_ARGUMENT, mha_layer_create(NULL, &p.desc, NULL, message, sizeof message));
+    assert_int_equal(MHA_INVALID_ARGUMENT, mha_layer_borrow(context, message, 10, NULL, message, sizeof message));
+    layer_problem_free(&p);
+    mha_context_destroy(context);
+}
+
 static void sizes(const char *isa) {
     mha_context *context = isa_context(isa, MHA_EXP_AUTO);
     layer_problem p;
@@ -172,13 +272,22 @@ static void sizes(const char *isa) {
                            desc.q_dim,   desc.kv_dim,   desc.out_dim};
     static const int64_t wanted[] = {4, 2, 8, 8, 32, 32, 32};
     assert_memory_equal(got, wanted, sizeof wanted);
+    memset(&desc, 0xee, sizeof desc);
+    mha_layer_desc_init(&desc, offsetof(mha_layer_desc, head_dim)); /* of a caller that knows no more */
+    mha_layer_sizes(layer, &desc);
+    assert_int_equal(4, desc.q_heads);
+    assert_int_equal(2, desc.kv_heads);
+    assert_int_equal(INT64_C(0xeeeeeeeeeeeeeeee), desc.head_dim);
+    assert_int_equal(INT64_C(0xeeeeeeeeeeeeeeee), desc.out_dim);
     mha_layer_destroy(layer);
     layer_problem_free(&p);
     mha_context_destroy(context);
 }
 
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(descriptions), ISA_TEST(inputs), ISA_TEST(packed_memory),
-                                     ISA_TEST(sizes)};
+    static const isa_test tests[] = {ISA_TEST(descriptions),  ISA_TEST(stacked_or_separate),
+                                     ISA_TEST(overflow),      ISA_TEST(corrupt_header),
+                                     ISA_TEST(null_places),   ISA_TEST(inputs),
+                                     ISA_TEST(packed_memory), ISA_TEST(sizes)};
     return isa_tests_run(tests, COUNT(tests));
 }

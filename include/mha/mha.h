@@ -204,12 +204,13 @@ typedef struct mha_attention_args {
 MHA_API void mha_attention_args_init(mha_attention_args *args, size_t struct_size);
 
 /* Bytes of workspace that mha_attention needs with n_workers (1 for a NULL executor): at most 1 MiB a worker for
- * head_dim and v_head_dim up to 256, plus, for few queries over long keys, partial results of at most 64 splits a head. */
+ * head_dim and v_head_dim up to 256, plus, for few queries over long keys, partial results of at most 64 splits a head.  Of
+ * the operands only their sizes matter, and whether mask.data and scores.data are NULL. */
 MHA_API mha_status mha_attention_workspace_size(const mha_context *context, const mha_attention_args *args,
                                                 size_t n_workers, size_t *workspace_bytes);
 
-/* Computes `out`, and lse and scores where asked for.  workspace: any alignment, any contents.  Allocates nothing.
- * Results do not depend on the executor. */
+/* Computes `out`, and lse and scores where asked for.  workspace: any alignment, any contents, apart from all operands.
+ * Allocates nothing.  Results do not depend on the executor. */
 MHA_API mha_status mha_attention(const mha_context *context, const mha_attention_args *args,
                                  const mha_executor *executor, void *workspace, size_t workspace_bytes);
 
@@ -251,15 +252,17 @@ MHA_API void mha_layer_desc_init(mha_layer_desc *desc, size_t struct_size);
 
 typedef struct mha_layer mha_layer;
 
-/* Bytes of the packed form of a layer for this context's kernels. */
-MHA_API mha_status mha_layer_packed_size(const mha_context *context, const mha_layer_desc *desc, size_t *packed_bytes);
+/* Bytes of the packed form of a layer for this context's kernels.  Here as below, a message that is not NULL receives one
+ * sentence about what is wrong. */
+MHA_API mha_status mha_layer_packed_size(const mha_context *context, const mha_layer_desc *desc, size_t *packed_bytes,
+                                         char *message, size_t message_bytes);
 
 /* Packs the weights into packed[0..packed_bytes), 64-byte aligned.  It may be written to a file and mapped later; it is
  * only valid for contexts with the same instruction set and the same library version. */
 MHA_API mha_status mha_layer_pack(const mha_context *context, const mha_layer_desc *desc, void *packed,
-                                  size_t packed_bytes);
+                                  size_t packed_bytes, char *message, size_t message_bytes);
 
-/* A layer that owns a packed copy of the weights.  On error *layer is NULL and message says why, as above. */
+/* A layer that owns a packed copy of the weights.  On error *layer is NULL. */
 MHA_API mha_status mha_layer_create(const mha_context *context, const mha_layer_desc *desc, mha_layer **layer,
                                     char *message, size_t message_bytes);
 

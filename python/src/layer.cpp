@@ -71,29 +71,21 @@ mha_layer_desc Weights::describe() const {
     return desc;
 }
 
-// mha_layer_create is the function that says what is wrong with a description.
-[[noreturn]] void raise_description(const mha_context *context, const mha_layer_desc &desc, mha_status status) {
-    char sentence[512] = "";
-    mha_layer *layer = nullptr;
-    mha_layer_create(context, &desc, &layer, sentence, sizeof sentence);
-    mha_layer_destroy(layer);
-    raise_status(status, sentence);
-}
-
 nb::object pack(const Context &context, const Weights &weights) {
     const mha_layer_desc desc = weights.describe();
     size_t bytes = 0;
-    mha_status status = mha_layer_packed_size(context.handle.get(), &desc, &bytes);
-    if (status != MHA_OK) raise_description(context.handle.get(), desc, status);
+    char sentence[512] = "";
+    mha_status status = mha_layer_packed_size(context.handle.get(), &desc, &bytes, sentence, sizeof sentence);
+    if (status != MHA_OK) raise_status(status, sentence);
     constexpr size_t alignment = 64; // as mha_layer_pack asks
     void *const memory = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
     if (memory == nullptr) throw std::bad_alloc();
     const nb::capsule owner(memory, [](void *p) noexcept { std::free(p); });
     {
         const nb::gil_scoped_release release;
-        status = mha_layer_pack(context.handle.get(), &desc, memory, bytes);
+        status = mha_layer_pack(context.handle.get(), &desc, memory, bytes, sentence, sizeof sentence);
     }
-    if (status != MHA_OK) raise_description(context.handle.get(), desc, status);
+    if (status != MHA_OK) raise_status(status, sentence);
     return nb::cast(nb::ndarray<nb::numpy, const uint8_t>(memory, {bytes}, owner));
 }
 

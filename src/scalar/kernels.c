@@ -45,6 +45,9 @@ static void exp_array_fused(const float *x, float *y, size_t n) { exp_array(x, y
 /* A maximum that is subtracted from scores: finite, so that -inf - max is -inf and not NaN. */
 static double reference_max(float max) { return max > -FLT_MAX ? max : -FLT_MAX; }
 
+/* -0 becomes +0: an output that underflowed keeps its sign or loses it, as other rows let a block be skipped or not. */
+static float positive_zero(float x) { return x + 0.0f; }
+
 /* ---- attention ---- */
 
 static int32_t tile_lanes(int32_t rows) {
@@ -143,7 +146,7 @@ static void finish(const mha_tile *tile, float *const rows[], int32_t v_head_dim
         for (int32_t d = 0; d < v_head_dim; d++) {
             const float o = tile->o[d * LANES + r];
             if (!normalise) rows[r][d] = o;
-            else rows[r][d] = tile->sum[r] == 0 ? 0 : o / tile->sum[r];
+            else rows[r][d] = tile->sum[r] == 0 ? 0 : positive_zero(o / tile->sum[r]);
         }
 }
 
@@ -159,7 +162,7 @@ static void merge(const mha_softmax *softmax, float *partials, size_t n, size_t 
     for (int32_t d = 0; d < v_head_dim; d++) {
         float o = 0;
         for (size_t i = 0; i < n; i++) o += weight[i] * partials[i * stride + 2 + (size_t)d];
-        out[d] = sum == 0 ? 0 : o / sum;
+        out[d] = sum == 0 ? 0 : positive_zero(o / sum);
     }
     partials[0] = max;
     partials[1] = sum;

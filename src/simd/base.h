@@ -4,9 +4,9 @@
  *              GEMM_DEPTH; DECODE_VECTORS and DECODE_SCORE_ROWS, sizes of the decode kernel's register tiles
  *   vf, vm     a vector, a mask
  *   v_zero v_set1 v_load v_store             memory needs the alignment of an element only
- *   v_load_n v_store_n                       the first n of V_LANES, 0 < n; the rest reads as 0, memory is not touched
+ *   v_load_n v_store_n                       the first min(n, V_LANES), 0 < n; the rest reads as 0, memory is not touched
  *   v_add v_sub v_mul
- *   v_fma(a, b, c)                           a * b + c, one rounding
+ *   v_fma(a, b, c)                           a * b + c, rounded once, or as if but for 2^-50
  *   v_max(x, m)                              the larger; m if x is NaN
  *   v_at_least(x, low)                       the larger; NaN if x is NaN
  *   v_zero_where_less(r, x, low)             r, but 0 where x < low; r where x is NaN
@@ -15,7 +15,8 @@
  *   v_sum(x), v_sum4(x, out)                 horizontal sums: of one vector; of x[0..3] into out[0..3], in one order
  *   v_transpose(r)                           V_LANES x V_LANES, in place
  *   v_store_panels(dst, stride, x)           the lanes in groups of PANEL (or all, if PANEL is larger), stride apart
- *   va, va_load(p), va_fma(a, i, b, c)       PANEL consecutive floats; a[i] * b + c, i a constant after unrolling
+ *   va, va_load(p), va_fma(a, i, b, c)       PANEL consecutive floats; a[i] * b + c, i a constant after unrolling.  May
+ *                                            round twice: the tile path's sums and the projections' use nothing else
  *   v_exp_sleef v_log_sleef                  SLEEF, the 1.0 ULP ones
  *
  * src/simd's templates are written in it and include nothing of an instruction set. */

@@ -7,11 +7,17 @@
 #include "rows.h"
 #include "gemm.h"
 
-#define TEXT_(x) #x
-#define TEXT(x)  TEXT_(x)
+/* What the templates assume of a vocabulary's constants. */
+_Static_assert(TILE_VECTORS == 3, "the tiles are instantiated for one, two and three vectors");
+_Static_assert(TILE_LANES <= (int)MHA_MAX_LANES, "a key's exclusions are one bit per lane of a tile");
+_Static_assert(BLOCK_KEYS <= 256, "larger blocks would not fit a worker's megabyte");
+_Static_assert(BLOCK_KEYS % STEP == 0 && BLOCK_KEYS % SCORE_KEYS == 0, "blocks are whole panels and vectors");
+_Static_assert(STEP % V_LANES == 0 && STEP % PANEL == 0, "panels are vectors, or vectors are panels");
+_Static_assert(MHA_GEMM_ROWS % STEP == 0, "row blocks are whole panels and vectors");
+_Static_assert(MHA_MAX_SPLITS % V_LANES == 0, "weights of splits are whole vectors");
 
 const mha_kernels K(kernels) = {
-    .isa = TEXT(MHA_ISA),
+    .isa = MHA_TEXT(MHA_ISA),
     .block_keys = BLOCK_KEYS,
     .tile = {.max_rows = TILE_LANES,
              .packs = true,

@@ -119,17 +119,20 @@ V_INLINE void accumulate_values(const mha_kv_block *block, mha_tile *tile, int v
 V_INLINE void accumulate_seen_values(const mha_kv_block *block, mha_tile *tile, int vectors, const float *p,
                                      const vf alpha[TILE_VECTORS]) {
     const int lanes = vectors * V_LANES;
-    for (int32_t d = 0; d < block->v_head_dim; d++) {
-        const float *values = block->packed_v + (int64_t)(d / PANEL) * BLOCK_KEYS * PANEL + d % PANEL;
+    for (int32_t d = 0; d < block->v_head_dim; d += PANEL) {
+        const float *panel = block->packed_v + (int64_t)d * BLOCK_KEYS;
         V_UNROLL
-        for (int v = 0; v < vectors; v++) {
-            vf c = v_zero();
-            for (int32_t k = tile->begin; k < tile->end; k++) {
-                const vf with = v_fma(v_set1(values[k * PANEL]), v_load(p + k * lanes + v * V_LANES), c);
-                c = v_blend(v_mask(tile->excluded[k] >> (v * V_LANES)), with, c);
+        for (int i = 0; i < PANEL; i++) {
+            V_UNROLL
+            for (int v = 0; v < vectors; v++) {
+                vf c = v_zero();
+                for (int32_t k = tile->begin; k < tile->end; k++) {
+                    const vf with = va_fma(va_load(panel + k * PANEL), i, v_load(p + k * lanes + v * V_LANES), c);
+                    c = v_blend(v_mask(tile->excluded[k] >> (v * V_LANES)), with, c);
+                }
+                float *o = tile->o + (d + i) * lanes + v * V_LANES;
+                v_store(o, v_fma(v_load(o), alpha[v], c));
             }
-            float *o = tile->o + d * lanes + v * V_LANES;
-            v_store(o, v_fma(v_load(o), alpha[v], c));
         }
     }
 }
@@ -196,7 +199,7 @@ static void K(tile_finish)(const mha_tile *tile, float *const rows[], int32_t v_
     for (int32_t lane = 0; lane < tile->rows; lane += V_LANES) {
         float sums[V_LANES], inverses[V_LANES];
         v_store(sums, v_load(tile->sum + lane));
-        for (int i = 0; i < V_LANES; i++) inverses[i] = normalise ? 1 / sums[i] : 1;
+        for (int i = 0; i < V_LANES; i++) inverses[i] = normalise && sums[i] != 0 ? 1 / sums[i] : 1;
         const vf inverse = v_load(inverses);
         /* Rows without a key have a sum of 0 and become 0; all others at least 1, the largest weight. */
         const vf sum = normalise ? v_load(sums) : v_set1(1);
@@ -205,7 +208,7 @@ static void K(tile_finish)(const mha_tile *tile, float *const rows[], int32_t v_
             vf o[V_LANES];
             V_UNROLL
             for (int i = 0; i < V_LANES; i++) {
-                o[i] = v_mul(v_load(tile->o + (d + i) * tile->lanes + lane), inverse);
+                o[i] = positive_zero(v_mul(v_load(tile->o + (d + i) * tile->lanes + lane), inverse));
                 o[i] = v_zero_where_less(o[i], sum, v_set1(FLT_MIN));
             }
             v_transpose(o);

@@ -1,0 +1,20 @@
+/* Integer helpers. */
+#ifndef MHA_ARITH_H
+#define MHA_ARITH_H
+
+#include "kernel.h"
+
+static inline int64_t mha_min(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static inline int64_t mha_max(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static inline int64_t mha_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+static inline size_t mha_align_up(size_t bytes) { return (bytes + MHA_ALIGN - 1) / MHA_ALIGN * MHA_ALIGN; }
+
+/* A workspace may have any alignment; its size has room for this. */
+static inline char *mha_align_pointer(void *memory) {
+    return (char *)memory + (mha_align_up((uintptr_t)memory) - (uintptr_t)memory);
+}
+
+#endif

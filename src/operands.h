@@ -1,0 +1,17 @@
+/* Spans of the operands that attention and layer share; check.c.  All are optional: without data a span is empty. */
+#ifndef MHA_OPERANDS_H
+#define MHA_OPERANDS_H
+
+#include "span.h"
+
+/* A mask, or the scores output. */
+mha_status mha_scores_span(const char *name, const mha_score_tensor *tensor, const mha_attention_args *args, bool mask,
+                           mha_span *span, mha_message message);
+
+/* kv_lens or q_offsets. */
+mha_status mha_lengths_span(const char *name, const int64_t *lengths, int64_t batch, mha_span *span,
+                            mha_message message);
+
+mha_status mha_workspace_span(const void *workspace, size_t bytes, mha_span *span, mha_message message);
+
+#endif
