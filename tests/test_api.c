@@ -69,6 +69,8 @@ static const mistake mistakes[] = {
     BAD(scores_mode, -1, "scores_mode", "expected") /* printed as the enum is: signed or not */,
     BAD(struct_size, 0, "struct_size", "0", "expected"),
     BAD(struct_size, 7, "struct_size", "7", "expected"),
+    BAD(struct_size, 1 << 20, "struct_size", "1048576", "expected"), /* a size that was never set */
+    BAD(struct_size, -1, "struct_size", "expected"),
 };
 
 static const spec valid = {.what = "valid",
@@ -118,6 +120,13 @@ static void expect_failure(api *a, const mha_attention_args *args, const mha_exe
         if (guard_changed(&a->p.memory[i], &offset)) fail_msg("%s: operand %d was written to", m->what, i);
 }
 
+/* The size of the workspace depends on sizes and options, not on where the operands lie. */
+static bool about_memory(const mistake *m) {
+    const size_t at = m->offset;
+    return (at >= offsetof(mha_attention_args, q) && at < offsetof(mha_attention_args, scale)) ||
+           (at >= offsetof(mha_attention_args, mask) && at < offsetof(mha_attention_args, scores_mode));
+}
+
 static void bad_fields(const char *isa) {
     api a;
     api_open(&a, isa);
@@ -126,6 +135,7 @@ static void bad_fields(const char *isa) {
         mistake_make(&mistakes[i], &args);
         expect_failure(&a, &args, &a.executor, a.workspace, a.bytes, &mistakes[i]);
         size_t bytes = 12345;
+        if (about_memory(&mistakes[i])) continue;
         if (mha_attention_workspace_size(a.context, &args, 2, &bytes) != mistakes[i].status || bytes != 12345)
             fail_msg("%s: workspace_size did not refuse it", mistakes[i].what);
     }

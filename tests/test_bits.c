@@ -188,13 +188,67 @@ static void check_groups(const char *who, const mha_context *context, problem *p
     problem_free(&together);
 }
 
+/* The first query's bits do not change with what the others see, even the sign of a zero. */
+static void check_neighbours(const char *who, const mha_context *context, problem *p) {
+    spec s = p->spec;
+    s.batch = 1, s.kv_heads = s.q_heads, s.mask = MASK_BOOL, s.scores = NO_SCORES, s.lens = false;
+    for (logits shape = NORMAL; shape <= SUBNORMAL; shape++) {
+        s.logits = shape;
+        problem mixed;
+        problem_make(&mixed, &s, GUARD_END);
+        problem alike = mixed;
+        alike.args.mask.stride[2] = 0; /* all see what the first does */
+        alike.args.is_causal = false;
+        mixed.args.is_causal = false;
+        alike.args.window_left = mixed.args.window_left = -1;
+        outputs wanted = problem_run(&alike, context, NULL), got = problem_run(&mixed, context, NULL);
+        char name[128];
+        snprintf(name, sizeof name, "%s, other neighbours", who);
+        for (int64_t h = 0; h < s.q_heads; h++)
+            check_same_bits(name, s.what, "out", got.out + h * s.q_len * s.head_dim,
+                            wanted.out + h * s.q_len * s.head_dim, s.head_dim);
+        outputs_free(&wanted);
+        outputs_free(&got);
+        problem_free(&mixed);
+    }
+}
+
+/* An early value of -0x1p-140 whose weight shrinks to nothing: -0, unless blocks that the row does not see are added
+ * to it. */
+static void sign_of_zero(const char *isa) {
+    enum { ROWS = 8, KEYS = 512 };
+    mha_context *context = isa_context(isa, MHA_EXP_AUTO);
+    static float q[ROWS], k[KEYS], v[KEYS], out[2][ROWS];
+    static unsigned char mask[ROWS * KEYS];
+    static char workspace[1 << 20];
+    v[0] = -0x1p-140f;
+    for (int j = 0; j < KEYS; j++) k[j] = j < KEYS / 4 ? -20 : 0;
+    for (int r = 0; r < ROWS; r++) q[r] = 1;
+    for (int i = 0; i < ROWS * KEYS; i++) mask[i] = i >= KEYS || i < KEYS / 2;
+    mha_attention_args args;
+    mha_attention_args_init(&args, sizeof args);
+    args.batch = args.q_heads = args.kv_heads = args.head_dim = 1;
+    args.q_len = ROWS, args.kv_len = KEYS, args.scale = 1;
+    args.q = (mha_tensor){q, MHA_F32, {0, 0, 1}};
+    args.k = (mha_tensor){k, MHA_F32, {0, 0, 1}};
+    args.v = (mha_tensor){v, MHA_F32, {0, 0, 1}};
+    for (int i = 0; i < 2; i++) {
+        args.out = (mha_tensor){out[i], MHA_F32, {0, 0, 1}};
+        args.mask = (mha_score_tensor){mask, MHA_BOOL, {0, 0, i == 0 ? KEYS : 0, 1}};
+        assert_int_equal(MHA_OK, mha_attention(context, &args, NULL, workspace, sizeof workspace));
+    }
+    check_same_bits(isa, "sign of zero", "out", out[0], out[1], 1);
+    mha_context_destroy(context);
+}
+
+static void neighbours(const char *isa) { for_each(isa, check_neighbours); }
 static void workers(const char *isa) { for_each(isa, check_workers); }
 static void batches(const char *isa) { for_each(isa, check_batch); }
 static void padding(const char *isa) { for_each(isa, check_padding); }
 static void shared_kv_heads(const char *isa) { for_each(isa, check_groups); }
 
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(workers), ISA_TEST(batches), ISA_TEST(padding),
-                                     ISA_TEST(shared_kv_heads)};
+    static const isa_test tests[] = {ISA_TEST(workers), ISA_TEST(neighbours), ISA_TEST(sign_of_zero),
+                                     ISA_TEST(batches), ISA_TEST(padding),    ISA_TEST(shared_kv_heads)};
     return isa_tests_run(tests, COUNT(tests));
 }

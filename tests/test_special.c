@@ -4,6 +4,7 @@
 #include "isas.h"
 #include "test.h"
 
+#include <fenv.h>
 #include <math.h>
 
 static const int16_t lengths[][2] = {{1, 1}, {1, 70}, {1, 600}, {3, 40}, {5, 300}, {20, 21}, {70, 200}, {40, 700}};
@@ -129,8 +130,57 @@ static void flush_to_zero(const char *isa) {
     mha_context_destroy(context);
 }
 
+/* Products beyond the range of floats on the way, scores within it. */
+static void extreme_products(const char *isa) {
+    static const struct {
+        float q, k, scale;
+    } extremes[] = {{1e10f, 1e-30f, 1e30f},   {1e30f, 1e20f, 1e-40f}, {1e-30f, 1e-30f, 1e38f},
+                    {-1e10f, 1e-30f, -1e30f}, {1e38f, 1e-28f, 1},     {1e-20f, 1e30f, 1e-10f}};
+    static char workspace[1 << 20];
+    mha_context *context = isa_context(isa, MHA_EXP_AUTO);
+    for (size_t i = 0; i < COUNT(extremes); i++)
+        for (int64_t q_len = 1; q_len <= 8; q_len += 7) {
+            float q[8], k[2] = {extremes[i].k, 0}, v[2] = {3, 5}, out[8];
+            for (int64_t r = 0; r < q_len; r++) q[r] = extremes[i].q;
+            mha_attention_args args;
+            mha_attention_args_init(&args, sizeof args);
+            args.batch = args.q_heads = args.kv_heads = args.head_dim = 1;
+            args.q_len = q_len, args.kv_len = 2, args.scale = extremes[i].scale;
+            args.q = (mha_tensor){q, MHA_F32, {0, 0, 1}};
+            args.k = (mha_tensor){k, MHA_F32, {0, 0, 1}};
+            args.v = (mha_tensor){v, MHA_F32, {0, 0, 1}};
+            args.out = (mha_tensor){out, MHA_F32, {0, 0, 1}};
+            assert_int_equal(MHA_OK, mha_attention(context, &args, NULL, workspace, sizeof workspace));
+            naive_result wanted = naive_attention(&args);
+            check_values(isa, "extreme products", "out", out, &wanted.out);
+            naive_result_free(&wanted);
+        }
+    mha_context_destroy(context);
+}
+
+/* Rows without a key are no division by zero. */
+static void no_exception(const char *isa) {
+    for (size_t l = 0; l < COUNT(lengths); l++)
+        for (int lens = 0; lens < 2; lens++) {
+            spec s = sized("no exception", l, l);
+            s.batch = 3;
+            s.lens = lens == 1;
+            if (lens == 0) s.causal = true, s.q_offset = -s.q_len / 2 - 1;
+            mha_context *context = isa_context(isa, MHA_EXP_AUTO);
+            problem p;
+            problem_make(&p, &s, GUARD_END);
+            feclearexcept(FE_ALL_EXCEPT);
+            outputs o = problem_run(&p, context, NULL);
+            if (fetestexcept(FE_DIVBYZERO)) fail_msg("isa %s: a division by zero; length %zu", isa, l);
+            outputs_free(&o);
+            problem_free(&p);
+            mha_context_destroy(context);
+        }
+}
+
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(large_scores),      ISA_TEST(poison_seen_and_unseen),
+    static const isa_test tests[] = {ISA_TEST(extreme_products),  ISA_TEST(no_exception),
+                                     ISA_TEST(large_scores),      ISA_TEST(poison_seen_and_unseen),
                                      ISA_TEST(poison_and_window), ISA_TEST(scores_minus_inf),
                                      ISA_TEST(subnormals),        ISA_TEST(flush_to_zero)};
     return isa_tests_run(tests, COUNT(tests));
