@@ -16,8 +16,11 @@ def parse_arguments():
     parser = argparse.ArgumentParser(prog="scripts/test", description="Runs the tests of libmha.")
     parser.add_argument("--quick", action="store_true", help=f"only {', '.join(QUICK_STAGES)}, with fewer cases")
     parser.add_argument("--list", action="store_true", help="print the stages and what they do")
-    parser.add_argument("stage", nargs="*", choices=[[], *STAGES], metavar="stage")
-    return parser.parse_args()
+    parser.add_argument("stages", nargs="*", metavar="stage", help="only these")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.stages) - set(STAGES):
+        parser.error(f"unknown stage {', '.join(sorted(unknown))}, expected some of {', '.join(STAGES)}")
+    return arguments
 
 
 def run_stage(name, quick):
@@ -51,7 +54,7 @@ def main():
 
     LOGS.mkdir(parents=True, exist_ok=True)
     results, isas = [], Isas()
-    for name in arguments.stage or (QUICK_STAGES if arguments.quick else STAGES):
+    for name in arguments.stages or (QUICK_STAGES if arguments.quick else STAGES):
         start = time.monotonic()
         print(f"{name:12}", end="", flush=True)
         stage_results, stage_isas = run_stage(name, arguments.quick)

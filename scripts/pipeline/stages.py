@@ -143,8 +143,12 @@ def formatting(quick):
     return [check("format: clang-format has nothing to change", files and not different, "\n".join(different))], Isas()
 
 
-def not_here(name):
-    return lambda quick: ([Result(f"{name}: needs an x86-64 machine", SKIPPED)], Isas())
+def only_on_x86(name, stage):
+    def skip(quick):
+        return [Result(f"{name}: needs an x86-64 machine", SKIPPED)], Isas()
+
+    skip.__doc__ = stage.__doc__
+    return stage if IS_X86 else skip
 
 
 STAGES = {
@@ -157,10 +161,8 @@ STAGES = {
     "clang": clang,
     "address": address,
     "thread": thread,
-    "x86-64-v1": x86_64_v1,
-    "aarch64": aarch64,
-    "aarch64-max": aarch64_max,
+    "x86-64-v1": only_on_x86("x86-64-v1", x86_64_v1),
+    "aarch64": only_on_x86("aarch64", aarch64),
+    "aarch64-max": only_on_x86("aarch64-max", aarch64_max),
 }
 QUICK_STAGES = ["gcc", "objects", "headers", "format", "python"]
-if not IS_X86:
-    STAGES |= {name: not_here(name) for name in ("x86-64-v1", "aarch64", "aarch64-max")}
