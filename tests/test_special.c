@@ -152,7 +152,10 @@ static void extreme_products(const char *isa) {
             args.out = (mha_tensor){out, MHA_F32, {0, 0, 1}};
             assert_int_equal(MHA_OK, mha_attention(context, &args, NULL, workspace, sizeof workspace));
             naive_result wanted = naive_attention(&args);
-            check_values(isa, "extreme products", "out", out, &wanted.out);
+            for (int64_t r = 0; r < q_len; r++) /* one weight is all, or both are of moderate scores: nothing is lost */
+                if (!(fabs(out[r] - wanted.out.x[r]) <= 4e-6))
+                    fail_msg("isa %s: out[%d] is %g, wanted %g; q %g k %g scale %g", isa, (int)r, (double)out[r],
+                             wanted.out.x[r], (double)q[0], (double)k[0], (double)args.scale);
             naive_result_free(&wanted);
         }
     mha_context_destroy(context);
