@@ -25,6 +25,8 @@ static double target(const problem *p, int64_t b, int64_t j, rng *r) {
     case MINUS_100: return -90 - 10 * rng_unit(r);
     case RISING: return 8 * along;
     case FALLING: return -8 * along;
+    case STEEP_UP: return 40 * (double)(j - p->spec.kv_len);
+    case STEEP_DOWN: return -40 * (double)j;
     case SPIKE: return j == (p->spec.kv_len - 1) * (b + 1) % p->spec.kv_len ? 30 : 0;
     case NORMAL:
     case SUBNORMAL: break;
@@ -114,8 +116,30 @@ static float bias(mask_kind kind, int64_t i, rng *r) {
     return normal;
 }
 
+/* Keys [first, last) are true. */
+static void padding_ends(const spec *s, int64_t *first, int64_t *last) {
+    *first = (int64_t)(s->seed * 5 + 3) % 14;
+    *last = s->kv_len - (int64_t)(s->seed * 3 + 1) % 11;
+    if (*first >= *last) *first = 0, *last = s->kv_len;
+}
+
+static void fill_masked_padding(problem *p) {
+    int64_t first, last;
+    padding_ends(&p->spec, &first, &last);
+    for (int64_t b = 0; b < p->spec.batch; b++)
+        for (int64_t h = 0; h < p->spec.kv_heads; h++)
+            for (int64_t j = 0; j < p->spec.kv_len; j++) {
+                if (j >= first && j < last) continue;
+                *element(&p->args.k, b, h, j) = INFINITY;
+                *element(&p->args.v, b, h, j) = NAN;
+            }
+}
+
 static unsigned char truth(const problem *p, int64_t i, int64_t j, rng *r) {
     const uint64_t bits = rng_next(r);
+    int64_t first, last;
+    padding_ends(&p->spec, &first, &last);
+    if (p->spec.mask == MASK_PADDING) return j >= first && j < last;
     if (p->spec.mask == MASK_PREFIX) return j <= (i * 37 + 11) % p->spec.kv_len;
     if (i % 5 == 3 || bits % 10 < 3) return 0;
     return (unsigned char)(1u << (bits >> 32) % 8);
@@ -140,6 +164,7 @@ void contents_fill(problem *p) {
     fill_lists(p, &r);
     fill_operands(p, &r);
     if (p->args.mask.data != NULL) fill_mask(p, &r);
+    if (p->spec.mask == MASK_PADDING) fill_masked_padding(p);
     if (p->spec.lens) contents_fill_padding(p);
     if (p->spec.poison != NO_POISON && p->spec.batch > 0 && p->spec.q_len > 0 && p->spec.kv_len > 0) fill_poison(p, &r);
 }

@@ -89,7 +89,7 @@ static void make_mask(problem *p) {
     const int sign = s->layout == REVERSED ? -1 : 1, key = s->layout == GAPPED || s->layout == REVERSED ? 2 : 1;
     const int64_t extent[] = {s->batch, s->q_heads, s->q_len, s->kv_len};
     if (s->mask == NO_MASK) return;
-    mask->dtype = s->mask == MASK_BOOL || s->mask == MASK_PREFIX ? MHA_BOOL : MHA_F32;
+    mask->dtype = s->mask == MASK_BOOL || s->mask >= MASK_PREFIX ? MHA_BOOL : MHA_F32;
     mask->stride[3] = (s->same & SAME_K) != 0 ? 0 : sign * key;
     nest(s->kv_len * key, 1 + key, sign, s->q_heads, s->q_len, mask->stride);
     if ((s->same & SAME_B) != 0) mask->stride[0] = 0;

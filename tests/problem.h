@@ -23,8 +23,10 @@ typedef enum logits {
     MINUS_100, /* exp underflows unless it is */
     RISING,    /* every block of keys has a new maximum */
     FALLING,   /* only the first has */
-    SPIKE,     /* one key outweighs all others, a different one for each batch item */
-    SUBNORMAL  /* subnormal Q, K and V elements */
+    STEEP_UP,  /* each key's score is 40 above the one before: a maximum over one key too many loses all others */
+    STEEP_DOWN,
+    SPIKE,    /* one key outweighs all others, a different one for each batch item */
+    SUBNORMAL /* subnormal Q, K and V elements */
 } logits;
 
 typedef enum mask_kind {
@@ -33,7 +35,8 @@ typedef enum mask_kind {
     MASK_BIAS,      /* finite, about N(0, 1) */
     MASK_MINUS_INF, /* bias and random -inf; some rows all -inf */
     MASK_LOWEST,    /* bias and the lowest float, some -inf; some rows all lowest */
-    MASK_PREFIX     /* booleans: true up to a key that differs by row */
+    MASK_PREFIX,    /* booleans: true up to a key that differs by row */
+    MASK_PADDING    /* booleans, the same for all rows: some keys at both ends are false, and hold infinities and NaN */
 } mask_kind;
 
 enum { SAME_B = 1, SAME_H = 2, SAME_Q = 4, SAME_K = 8 }; /* zero strides of a mask */

@@ -58,7 +58,7 @@ static void pick_options(rng *r, fuzz_case *c) {
     if (rng_chance(r, 0.1)) s->right = &c->right;
     if (rng_chance(r, 0.5)) s->q_offset = rng_chance(r, 0.7) ? s->kv_len - s->q_len : rng_between(r, -20, s->kv_len);
     if (rng_chance(r, 0.2)) s->q_offset_step = rng_between(r, -20, 20);
-    if (rng_chance(r, 0.4)) s->mask = (mask_kind)rng_between(r, MASK_BOOL, MASK_PREFIX);
+    if (rng_chance(r, 0.4)) s->mask = (mask_kind)rng_between(r, MASK_BOOL, shared ? MASK_PREFIX : MASK_PADDING);
     if (rng_chance(r, 0.5)) s->same = (unsigned)rng_between(r, 0, 15);
     s->lens = !shared && rng_chance(r, 0.25);
     if (!shared && rng_chance(r, 0.2)) s->poison = (poison)rng_between(r, NAN_K, FIRST_MINUS_INF);

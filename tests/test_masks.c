@@ -45,6 +45,7 @@ static void causal(const char *isa) {
 }
 
 static void windows(const char *isa) {
+    static const logits shapes[] = {NORMAL, STEEP_UP, STEEP_DOWN};
     static const int16_t distances[] = {-1, 0, 1, 3, 64, 1000};
     static const int16_t offsets[] = {0, 5, 14, -4, 63, 200};
     for (size_t left = 0; left < COUNT(distances); left++)
@@ -55,6 +56,7 @@ static void windows(const char *isa) {
                 s.batch = 1;
                 s.left = &l, s.right = &r;
                 s.q_offset = offsets[i / 2];
+                s.logits = shapes[(left + right + i) % COUNT(shapes)];
                 s.causal = i % 2 == 1;
                 check_both_lengths(isa, s);
             }
@@ -92,7 +94,7 @@ static void masks(const char *isa) {
 }
 
 static void mask_one_query(const char *isa) {
-    for (mask_kind mask = MASK_BOOL; mask <= MASK_PREFIX; mask++)
+    for (mask_kind mask = MASK_BOOL; mask <= MASK_PADDING; mask++)
         for (uint64_t seed = 0; seed < 3; seed++) {
             spec s = small("mask, few queries", seed);
             s.mask = mask;
@@ -136,8 +138,43 @@ static void sparse_blocks(const char *isa) {
     }
 }
 
+/* Many heads share one KV head, so that all rows of a tile see the same keys, from and to anywhere within a panel. */
+static void same_position(const char *isa) {
+    for (int64_t distance = 0; distance <= 20; distance++)
+        for (logits shape = STEEP_UP; shape <= STEEP_DOWN; shape++) {
+            spec s = small("same position", (uint64_t)distance);
+            s.q_heads = 64, s.q_len = 5, s.kv_len = 60;
+            s.batch = 1;
+            s.left = s.right = &distance;
+            s.q_offset = 20;
+            s.logits = shape;
+            check_cases(isa, &s, 1);
+            s.q_len = 1;
+            check_cases(isa, &s, 1);
+        }
+}
+
+/* Keys at the ends that no row sees, out of any alignment. */
+static void padding(const char *isa) {
+    static const int16_t kv_lens[] = {27, 130, 300};
+    static const int16_t q_lens[] = {1, 3, 9, 70};
+    static const logits shapes[] = {NORMAL, STEEP_UP, STEEP_DOWN};
+    for (uint64_t seed = 0; seed < 14; seed++)
+        for (size_t l = 0; l < COUNT(kv_lens); l++)
+            for (size_t i = 0; i < COUNT(q_lens); i++) {
+                spec s = small("padding", seed);
+                s.mask = MASK_PADDING;
+                s.same = seed % 2 == 0 ? SAME_H | SAME_Q : 0;
+                s.q_len = q_lens[i], s.kv_len = kv_lens[l];
+                s.logits = shapes[(seed + i) % COUNT(shapes)];
+                s.scores = seed % 5 == 0 ? SOFTMAX : NO_SCORES;
+                check_cases(isa, &s, 1);
+            }
+}
+
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(causal), ISA_TEST(windows),        ISA_TEST(lengths),
-                                     ISA_TEST(masks),  ISA_TEST(mask_one_query), ISA_TEST(sparse_blocks)};
+    static const isa_test tests[] = {ISA_TEST(causal),        ISA_TEST(windows),        ISA_TEST(lengths),
+                                     ISA_TEST(masks),         ISA_TEST(mask_one_query), ISA_TEST(sparse_blocks),
+                                     ISA_TEST(same_position), ISA_TEST(padding)};
     return isa_tests_run(tests, COUNT(tests));
 }
