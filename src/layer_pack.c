@@ -30,11 +30,14 @@ void mha_layer_desc_init(mha_layer_desc *desc, size_t struct_size) {
     mha_init_struct(desc, struct_size, &default_desc, sizeof default_desc);
 }
 
-static mha_status check_sizes(mha_layer_desc *desc, mha_message message) {
-    const int64_t most = 1 << 24;
+static void resolve_sizes(mha_layer_desc *desc) {
     if (desc->v_head_dim == 0) desc->v_head_dim = desc->head_dim;
     if (desc->kv_dim == 0) desc->kv_dim = desc->q_dim;
     if (desc->out_dim == 0) desc->out_dim = desc->q_dim;
+}
+
+static mha_status check_sizes(const mha_layer_desc *desc, mha_message message) {
+    const int64_t most = 1 << 24;
     TRY(mha_check_heads(desc->q_heads, desc->kv_heads, desc->head_dim, desc->v_head_dim, message));
     TRY(mha_check_range("q_dim", desc->q_dim, 1, most, message));
     TRY(mha_check_range("kv_dim", desc->kv_dim, 1, most, message));
@@ -103,6 +106,7 @@ static mha_status read_desc(mha_layer_desc *desc, const mha_context *context, co
     int64_t out[MHA_WEIGHTS], in[MHA_WEIGHTS];
     *desc = default_desc;
     TRY(mha_read_struct(desc, sizeof *desc, given, "mha_layer_desc", message));
+    resolve_sizes(desc);
     TRY(check_sizes(desc, message));
     TRY(weight_sizes(desc, out, in, message));
     TRY(unstack(desc, out, message));
@@ -247,7 +251,7 @@ mha_status mha_layer_borrow(const mha_context *context, const void *packed, size
         return mha_say(message, MHA_UNSUPPORTED,
                        "packed was written by version %s for \"%s\", expected version %s and \"%s\"", header.version,
                        header.isa, mha_version(), context->kernels->isa);
-    mha_layer_desc sizes = sizes_of(&header);
+    const mha_layer_desc sizes = sizes_of(&header); /* resolved when it was written */
     int64_t out[MHA_WEIGHTS], in[MHA_WEIGHTS];
     TRY(check_sizes(&sizes, message));
     TRY(weight_sizes(&sizes, out, in, message));
