@@ -8,7 +8,7 @@ import xml.etree.ElementTree
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 
 CMOCKA_CASE = re.compile(r"^\[ +(OK|FAILED|SKIPPED) +\] (\S+)$", re.MULTILINE)
-CMOCKA_REASON = re.compile(r"(.*?\[   LINE   \] --- [^\n]*)\n", re.DOTALL)
+CMOCKA_REASON = re.compile(r"(.*?(?:\[   LINE   \] --- |Test failed with exception: )[^\n]*)\n", re.DOTALL)
 CMOCKA_OUTCOME = {"OK": PASSED, "FAILED": FAILED, "SKIPPED": SKIPPED}
 MESON_OUTCOME = {"OK": PASSED, "EXPECTEDFAIL": PASSED, "SKIP": SKIPPED}
 ISAS = re.compile(r"^# isas exercised: (.*); skipped: (.*)$", re.MULTILINE)
