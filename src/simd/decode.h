@@ -206,7 +206,7 @@ static void K(decode_finish)(const mha_tile *tile, float *const rows[], int32_t 
     const int64_t stride = round_up(v_head_dim, V_LANES);
     for (int32_t r = 0; r < tile->rows; r++) {
         const bool empty = normalise && tile->sum[r] == 0;
-        const vf inverse = v_set1(normalise && !empty ? 1 / tile->sum[r] : 1);
+        const vf inverse = v_set1(normalise ? safe_inverse(tile->sum[r]) : 1);
         for (int32_t d = 0; d < v_head_dim; d += V_LANES) {
             const vf o = empty ? v_zero() : positive_zero(v_mul(v_load(tile->o + r * stride + d), inverse));
             v_store_n(rows[r] + d, o, v_head_dim - d);

@@ -38,6 +38,9 @@ V_INLINE vf softmax_exp(vf x, const mha_softmax *softmax, bool fused) {
 /* What is subtracted from scores: finite, so that -inf - max is -inf and not NaN. */
 V_INLINE vf finite_max(vf max) { return v_at_least(max, v_set1(-FLT_MAX)); }
 
+/* 1 / sum, and 1 for 0.  A sum and not a choice, which compilers move behind the division: it would raise an exception. */
+static inline float safe_inverse(float sum) { return 1 / (sum + (float)(sum == 0)); }
+
 /* -0 becomes +0: an output that underflowed keeps its sign or loses it, as other rows let a block be skipped or not. */
 V_INLINE vf positive_zero(vf x) { return v_add(x, v_zero()); }
 

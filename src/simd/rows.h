@@ -13,7 +13,7 @@ static void K(merge)(const mha_softmax *softmax, float *partials, size_t n, size
         v_store(weight + i, v_exp_u11(v_sub(v_load(x), reference), softmax));
     }
     for (size_t i = 0; i < n; i++) sum += weight[i] * partials[i * stride + 1];
-    const vf inverse = v_set1(sum == 0 ? 0 : 1 / sum);
+    const vf inverse = v_set1(safe_inverse(sum));
     for (int32_t d = 0; d < v_head_dim; d += V_LANES) {
         const int32_t left = v_head_dim - d;
         vf o = v_zero();
@@ -33,7 +33,7 @@ static void K(lse)(const float *max, const float *sum, float *lse, size_t n, flo
 }
 
 V_INLINE void softmax_row(const mha_softmax *softmax, float *s, size_t n, float max, float sum, bool fused) {
-    const vf reference = finite_max(v_set1(max)), inverse = v_set1(sum == 0 ? 0 : 1 / sum);
+    const vf reference = finite_max(v_set1(max)), inverse = v_set1(safe_inverse(sum));
     for (size_t i = 0; i < n; i += V_LANES) {
         const int64_t left = (int64_t)(n - i);
         const vf p = softmax_exp(v_sub(v_load_n(s + i, left), reference), softmax, fused);

@@ -199,7 +199,7 @@ static void K(tile_finish)(const mha_tile *tile, float *const rows[], int32_t v_
     for (int32_t lane = 0; lane < tile->rows; lane += V_LANES) {
         float sums[V_LANES], inverses[V_LANES];
         v_store(sums, v_load(tile->sum + lane));
-        for (int i = 0; i < V_LANES; i++) inverses[i] = normalise && sums[i] != 0 ? 1 / sums[i] : 1;
+        for (int i = 0; i < V_LANES; i++) inverses[i] = normalise ? safe_inverse(sums[i]) : 1;
         const vf inverse = v_load(inverses);
         /* Rows without a key have a sum of 0 and become 0; all others at least 1, the largest weight. */
         const vf sum = normalise ? v_load(sums) : v_set1(1);
