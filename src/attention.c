@@ -207,8 +207,8 @@ static mha_status prepare(mha_plan *plan, const mha_context *context, const mha_
     TRY(mha_plan_read(plan, context, args, message));
     TRY(mha_check_executor(executor, message));
     TRY(mha_plan_cut(plan, mha_n_workers(executor), message));
-    TRY(mha_plan_check_memory(plan, workspace, message));
     TRY(mha_check_workspace(workspace, workspace_bytes, plan->workspace_bytes, message));
+    TRY(mha_plan_check_memory(plan, workspace, message));
     return mha_succeed(message);
 }
 

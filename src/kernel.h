@@ -113,8 +113,8 @@ typedef struct mha_kernels {
     void (*lse)(const float *max, const float *sum, float *lse, size_t n, float scale);
     /* s[i] = exp((s[i] - max) * scale) / sum, or 0 if sum is 0.  By exp, as above. */
     void (*softmax_row[2])(const mha_softmax *softmax, float *s, size_t n, float max, float sum);
-    /* y[i] = exp(x[i]), x <= 0, as the softmax evaluates it.  By exp, as above; for tests and benches. */
-    void (*exp[2])(const float *x, float *y, size_t n);
+    /* y[i] = exp(x[i] * scale), x <= 0, as softmax evaluates it.  By exp, as above; for tests and benches. */
+    void (*exp[2])(const mha_softmax *softmax, const float *x, float *y, size_t n);
 
     /* projections */
     int32_t gemm_panel;    /* outputs are packed, and tasks cut, in multiples of this */

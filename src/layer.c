@@ -180,8 +180,8 @@ static mha_status prepare(layer_call *call, const mha_layer *layer, const mha_la
     TRY(read_args(call, layer, args, message));
     TRY(mha_check_executor(executor, message));
     TRY(lay_out(call, layer, mha_n_workers(executor), mha_align_pointer((void *)workspace), message));
-    TRY(check_memory(layer, call, workspace, message));
     TRY(mha_check_workspace(workspace, workspace_bytes, call->workspace_bytes, message));
+    TRY(check_memory(layer, call, workspace, message));
     return mha_succeed(message);
 }
 

@@ -9,7 +9,7 @@ enum {
     CHUNK_MAX_BYTES = 1 << 20 /* of a worker's memory; documented.  One tile fits up to head_dim 256 */
 };
 
-static mha_softmax softmax_of(const mha_attention_args *args) {
+mha_softmax mha_softmax_of(const mha_attention_args *args) {
     const double log2_e = 1.4426950408889634074, ln_least_normal = -87.336544750553109; /* ln 2^-126 */
     /* The exponent carries the scale's magnitude; its sign, and what is beyond 2^60 either way, go into Q. */
     const float carried = fminf(fmaxf(fabsf(args->scale), 0x1p-60f), 0x1p60f);
@@ -22,6 +22,8 @@ static mha_softmax softmax_of(const mha_attention_args *args) {
     softmax.exp_hi = (float)log2_scale;
     softmax.exp_lo = (float)(log2_scale - softmax.exp_hi);
     softmax.exp_floor = (float)(ln_least_normal / softmax.scale);
+    if ((double)softmax.exp_floor * softmax.scale < ln_least_normal)
+        softmax.exp_floor = nextafterf(softmax.exp_floor, 0); /* the least float that is not below */
     return softmax;
 }
 
@@ -95,7 +97,7 @@ static void cut_chunks(mha_plan *plan, size_t n_workers) {
 mha_status mha_plan_cut(mha_plan *plan, size_t n_workers, mha_message message) {
     const mha_attention_args *args = &plan->args;
     TRY(mha_check_n_workers(n_workers, message));
-    plan->softmax = softmax_of(args);
+    plan->softmax = mha_softmax_of(args);
     plan->group = args->kv_heads > 0 ? args->q_heads / args->kv_heads : 0;
     plan->rows = args->q_len * plan->group;
     plan->path = args->q_len <= DECODE_MAX_Q_LEN ? &plan->kernels->decode : &plan->kernels->tile;

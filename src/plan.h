@@ -42,6 +42,9 @@ int64_t mha_plan_split_keys(const mha_plan *plan, int64_t b);
 mha_status mha_plan_read(mha_plan *plan, const mha_context *context, const mha_attention_args *args,
                          mha_message message);
 
+/* How scores become weights. */
+mha_softmax mha_softmax_of(const mha_attention_args *args);
+
 /* Cuts the work for n_workers; args are valid. */
 mha_status mha_plan_cut(mha_plan *plan, size_t n_workers, mha_message message);
 

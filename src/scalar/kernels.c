@@ -35,12 +35,17 @@ static float exp_sleef(double x) { return x < LN_LEAST_NORMAL ? 0 : Sleef_expf1_
 
 typedef float exp_function(double x);
 
-static void exp_array(const float *x, float *y, size_t n, exp_function *exp) {
-    for (size_t i = 0; i < n; i++) y[i] = exp(x[i]);
+static void exp_array(const mha_softmax *softmax, const float *x, float *y, size_t n, exp_function *exp) {
+    for (size_t i = 0; i < n; i++) y[i] = exp((double)x[i] * softmax->scale);
 }
 
-static void exp_array_sleef(const float *x, float *y, size_t n) { exp_array(x, y, n, exp_sleef); }
-static void exp_array_fused(const float *x, float *y, size_t n) { exp_array(x, y, n, exp_fused); }
+static void exp_array_sleef(const mha_softmax *softmax, const float *x, float *y, size_t n) {
+    exp_array(softmax, x, y, n, exp_sleef);
+}
+
+static void exp_array_fused(const mha_softmax *softmax, const float *x, float *y, size_t n) {
+    exp_array(softmax, x, y, n, exp_fused);
+}
 
 /* A maximum that is subtracted from scores: finite, so that -inf - max is -inf and not NaN. */
 static double reference_max(float max) { return max > -FLT_MAX ? max : -FLT_MAX; }

@@ -49,20 +49,20 @@ static void K(softmax_row_fused)(const mha_softmax *softmax, float *s, size_t n,
     softmax_row(softmax, s, n, max, sum, true);
 }
 
-/* For tests and benches: exp itself, scale 1. */
-V_INLINE void exp_array(const float *x, float *y, size_t n, bool fused) {
-    static const mha_softmax one = {.scale = 1,
-                                    .exp_hi = 0x1.715476p+0f,  /* log2(e), rounded */
-                                    .exp_lo = 0x1.4ae0c0p-26f, /* the rest */
-                                    .exp_floor = -0x1.5d589ep+6f /* ln 2^-126 */};
+/* For tests and benches. */
+V_INLINE void exp_array(const mha_softmax *softmax, const float *x, float *y, size_t n, bool fused) {
     for (size_t i = 0; i < n; i += V_LANES) {
         const int64_t left = (int64_t)(n - i);
-        v_store_n(y + i, softmax_exp(v_load_n(x + i, left), &one, fused), left);
+        v_store_n(y + i, softmax_exp(v_load_n(x + i, left), softmax, fused), left);
     }
 }
 
-static void K(exp_sleef)(const float *x, float *y, size_t n) { exp_array(x, y, n, false); }
+static void K(exp_sleef)(const mha_softmax *softmax, const float *x, float *y, size_t n) {
+    exp_array(softmax, x, y, n, false);
+}
 
-static void K(exp_fused)(const float *x, float *y, size_t n) { exp_array(x, y, n, true); }
+static void K(exp_fused)(const mha_softmax *softmax, const float *x, float *y, size_t n) {
+    exp_array(softmax, x, y, n, true);
+}
 
 #endif
