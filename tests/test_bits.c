@@ -30,6 +30,8 @@ static const spec cases[] = {
      .causal = true,
      .q_offset = 133},
     {.what = "decode", .batch = 3, .q_heads = 8, .kv_heads = 2, .q_len = 1, .kv_len = 1700, .head_dim = 40},
+    /* So many keys that splits are longer than the least. */
+    {.what = "long decode", .batch = 2, .q_heads = 2, .kv_heads = 1, .q_len = 1, .kv_len = 40000, .head_dim = 4},
     {.what = "decode, lengths",
      .batch = 4,
      .q_heads = 4,

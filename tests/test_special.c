@@ -5,6 +5,7 @@
 #include "test.h"
 
 #include <fenv.h>
+#include <float.h>
 #include <math.h>
 
 static const int16_t lengths[][2] = {{1, 1}, {1, 70}, {1, 600}, {3, 40}, {5, 300}, {20, 21}, {70, 200}, {40, 700}};
@@ -134,8 +135,9 @@ static void flush_to_zero(const char *isa) {
 static void extreme_products(const char *isa) {
     static const struct {
         float q, k, scale;
-    } extremes[] = {{1e10f, 1e-30f, 1e30f},   {1e30f, 1e20f, 1e-40f}, {1e-30f, 1e-30f, 1e38f},
-                    {-1e10f, 1e-30f, -1e30f}, {1e38f, 1e-28f, 1},     {1e-20f, 1e30f, 1e-10f}};
+    } extremes[] = {{1e10f, 1e-30f, 1e30f},       {1e30f, 1e20f, 1e-40f}, {1e-30f, 1e-30f, 1e38f},
+                    {-1e10f, 1e-30f, -1e30f},     {1e38f, 1e-28f, 1},     {1e-20f, 1e30f, 1e-10f},
+                    {0x1p-64f, 0x1p-64f, FLT_MAX}};
     static char workspace[1 << 20];
     mha_context *context = isa_context(isa, MHA_EXP_AUTO);
     for (size_t i = 0; i < COUNT(extremes); i++)
