@@ -23,9 +23,12 @@ static double accumulation(const bound_row *row) {
     return bound_roundings(row->kind, fmin(keys, 512) + ceil(keys / 16) + 8);
 }
 
+/* Rows of which rounding decides would hide all others from the root mean square. */
+static double unbounded(const bound_row *row, double worst) { return row->kind == BOUND_WORST ? worst : INFINITY; }
+
 double bound_out(const bound_row *row, double weighted, double out, double sum_pv, double max_v) {
     const double flushed = BOUND_TINY * (double)row->keys * (1 + max_v);
-    if (!(row->W <= 0.5)) return 2 * max_v + flushed;
+    if (!(row->W <= 0.5)) return unbounded(row, 2 * max_v + flushed);
     const double rest = 1 - row->W;
     return (weighted + fabs(out) * row->W) / rest +
            (2 * accumulation(row) + 4 * BOUND_U) * (1 + row->W) / rest * sum_pv + flushed;
@@ -33,11 +36,12 @@ double bound_out(const bound_row *row, double weighted, double out, double sum_p
 
 double bound_lse(const bound_row *row, double max, double lse) {
     const double weights = row->W < 1 ? fmin(row->W / (1 - row->W), row->max_x) : row->max_x;
-    return weights + accumulation(row) + 4 * BOUND_U * (1 + fabs(max) + fabs(lse));
+    const double bound = weights + accumulation(row) + 4 * BOUND_U * (1 + fabs(max) + fabs(lse));
+    return row->W <= 0.5 ? bound : unbounded(row, bound);
 }
 
 double bound_weight(const bound_row *row, double w, double p) {
-    if (!(row->W <= 0.5)) return 1;
+    if (!(row->W <= 0.5)) return unbounded(row, 1);
     return (w + p * row->W) / (1 - row->W) + (accumulation(row) + 4 * BOUND_U) * p + BOUND_TINY;
 }
 

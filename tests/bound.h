@@ -21,7 +21,7 @@
  *
  * where e(k) counts the exponentials a weight goes through, its own and one per block for rescaling: k WORST, sqrt(k)
  * TYPICAL, each 1.1 ULP = 2.2u.  When W > 1/2 (scores so large that their rounding decides), out is only bound to lie
- * among the values: 2 max_j |v_jd|.
+ * among the values: 2 max_j |v_jd|; such rows have no TYPICAL bound, which is then infinite.
  *
  * A projection y = sum_k x_k w_k + b:  |y error| <= g(n + 2) (sum_k |x_k w_k| + |b|) + sum_k dx_k |w_k|. */
 #ifndef TESTS_BOUND_H
