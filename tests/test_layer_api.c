@@ -163,6 +163,9 @@ static void inputs(const char *isa) {
     mha_layer_args args = p.args;
     args.out.data = (float *)args.q.data + 1;
     assert_int_equal(MHA_INVALID_ARGUMENT, mha_layer_forward(layer, &args, NULL, workspace, size));
+    args.out.data = (float *)workspace + 16; /* in the workspace; too small a one is told first */
+    assert_int_equal(MHA_INVALID_ARGUMENT, mha_layer_forward(layer, &args, NULL, workspace, size));
+    assert_int_equal(MHA_WORKSPACE_TOO_SMALL, mha_layer_forward(layer, &args, NULL, workspace, 64));
     assert_int_equal(MHA_WORKSPACE_TOO_SMALL, mha_layer_forward(layer, &p.args, NULL, workspace, size - 1));
     assert_int_equal(MHA_INVALID_ARGUMENT, mha_layer_forward(layer, &p.args, NULL, NULL, size));
     assert_int_equal(MHA_INVALID_ARGUMENT, mha_layer_forward(NULL, &p.args, NULL, workspace, size));
@@ -172,6 +175,26 @@ static void inputs(const char *isa) {
     free(workspace);
     mha_layer_destroy(layer);
     layer_problem_free(&p);
+    mha_context_destroy(context);
+}
+
+/* Self-attention needs inputs of one width, whichever is the wider. */
+static void widths_of_self_attention(const char *isa) {
+    mha_context *context = isa_context(isa, MHA_EXP_AUTO);
+    for (int64_t kv_dim = 24; kv_dim <= 40; kv_dim += 16) {
+        layer_spec spec = valid;
+        spec.kv_dim = kv_dim;
+        layer_problem p;
+        mha_layer *layer;
+        size_t size;
+        layer_problem_make(&p, &spec, GUARD_END);
+        assert_int_equal(MHA_OK, mha_layer_create(context, &p.desc, &layer, NULL, 0));
+        assert_int_equal(MHA_OK, mha_layer_workspace_size(layer, &p.args, 1, &size));
+        p.args.kv_len = -1;
+        assert_int_equal(MHA_INVALID_ARGUMENT, mha_layer_workspace_size(layer, &p.args, 1, &size));
+        mha_layer_destroy(layer);
+        layer_problem_free(&p);
+    }
     mha_context_destroy(context);
 }
 
@@ -282,9 +305,14 @@ static void sizes(const char *isa) {
 }
 
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(descriptions),  ISA_TEST(stacked_or_separate),
-                                     ISA_TEST(overflow),      ISA_TEST(corrupt_header),
-                                     ISA_TEST(null_places),   ISA_TEST(inputs),
-                                     ISA_TEST(packed_memory), ISA_TEST(sizes)};
+    static const isa_test tests[] = {ISA_TEST(descriptions),
+                                     ISA_TEST(stacked_or_separate),
+                                     ISA_TEST(overflow),
+                                     ISA_TEST(corrupt_header),
+                                     ISA_TEST(null_places),
+                                     ISA_TEST(inputs),
+                                     ISA_TEST(widths_of_self_attention),
+                                     ISA_TEST(packed_memory),
+                                     ISA_TEST(sizes)};
     return isa_tests_run(tests, COUNT(tests));
 }

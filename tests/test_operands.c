@@ -179,6 +179,8 @@ static void overlap_with_lists_and_workspace(const char *isa) {
         tensors[i]->data = data;
     }
     assert_int_equal(MHA_OK, call(context, &args, message));
+    args.out.data = workspace + 64; /* a workspace that ends before out is too small, whatever it would have to be */
+    assert_int_equal(MHA_WORKSPACE_TOO_SMALL, mha_attention(context, &args, NULL, workspace, 64));
     mha_context_destroy(context);
 }
 

@@ -163,6 +163,35 @@ static void extreme_products(const char *isa) {
     mha_context_destroy(context);
 }
 
+/* Scores that are all -inf yield zeros although their keys are seen, and whatever the values hold. */
+static void minus_inf_and_nan(const char *isa) {
+    enum { KEYS = 1100 };
+    static const int64_t kv_lens[] = {1, 3, KEYS}; /* the last is split */
+    static float k[KEYS], v[KEYS];
+    static char workspace[1 << 20];
+    for (int i = 0; i < KEYS; i++) k[i] = -INFINITY, v[i] = NAN;
+    mha_context *context = isa_context(isa, MHA_EXP_AUTO);
+    for (size_t i = 0; i < COUNT(kv_lens); i++)
+        for (int64_t q_len = 1; q_len <= 5; q_len += 4) {
+            float q[5] = {1, 1, 1, 1, 1}, out[5], lse[5];
+            mha_attention_args args;
+            mha_attention_args_init(&args, sizeof args);
+            args.batch = args.q_heads = args.kv_heads = args.head_dim = 1;
+            args.q_len = q_len, args.kv_len = kv_lens[i];
+            args.q = (mha_tensor){q, MHA_F32, {0, 0, 1}};
+            args.k = (mha_tensor){k, MHA_F32, {0, 0, 1}};
+            args.v = (mha_tensor){v, MHA_F32, {0, 0, 1}};
+            args.out = (mha_tensor){out, MHA_F32, {0, 0, 1}};
+            args.lse = (mha_row_tensor){lse, {0, 0, 1}};
+            assert_int_equal(MHA_OK, mha_attention(context, &args, NULL, workspace, sizeof workspace));
+            for (int64_t r = 0; r < q_len; r++)
+                if (!(out[r] == 0 && lse[r] == -INFINITY))
+                    fail_msg("isa %s, q_len %d, kv_len %d: out[%d] is %g, lse %g, wanted 0 and -inf", isa, (int)q_len,
+                             (int)kv_lens[i], (int)r, (double)out[r], (double)lse[r]);
+        }
+    mha_context_destroy(context);
+}
+
 /* Rows without a key are no division by zero. */
 static void no_exception(const char *isa) {
     for (size_t l = 0; l < COUNT(lengths); l++)
@@ -184,9 +213,10 @@ static void no_exception(const char *isa) {
 }
 
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(extreme_products),  ISA_TEST(no_exception),
-                                     ISA_TEST(large_scores),      ISA_TEST(poison_seen_and_unseen),
-                                     ISA_TEST(poison_and_window), ISA_TEST(scores_minus_inf),
-                                     ISA_TEST(subnormals),        ISA_TEST(flush_to_zero)};
+    static const isa_test tests[] = {ISA_TEST(extreme_products),       ISA_TEST(no_exception),
+                                     ISA_TEST(minus_inf_and_nan),      ISA_TEST(large_scores),
+                                     ISA_TEST(poison_seen_and_unseen), ISA_TEST(poison_and_window),
+                                     ISA_TEST(scores_minus_inf),       ISA_TEST(subnormals),
+                                     ISA_TEST(flush_to_zero)};
     return isa_tests_run(tests, COUNT(tests));
 }
