@@ -60,9 +60,10 @@ static void make_weights(layer_problem *p, const layer_spec *given, guard_side s
 }
 
 static mha_activation activation(layer_problem *p, int which, int64_t tokens, int64_t width, guard_side side, rng *r) {
-    const int64_t stride = width + p->spec.gap;
-    p->memory[which] = matrix(p->spec.batch * tokens, width, p->spec.gap, 1, side, r);
-    return (mha_activation){p->memory[which].data, MHA_F32, {tokens * stride, stride}};
+    const int64_t stride = width + p->spec.gap, item = tokens + p->spec.item_gap;
+    const int64_t rows = p->spec.batch == 0 ? 0 : p->spec.batch * item - p->spec.item_gap;
+    p->memory[which] = matrix(rows, width, p->spec.gap, 1, side, r);
+    return (mha_activation){p->memory[which].data, MHA_F32, {item * stride, stride}};
 }
 
 static void make_mask(layer_problem *p, int64_t kv_len, guard_side side, rng *r) {
@@ -126,10 +127,11 @@ void layer_text(const layer_spec *s, char *text, size_t bytes) {
              (int)s->seed);
 }
 
-static float *take(guard *memory, int64_t rows, int64_t cols, int64_t stride) {
-    float *dense = malloc((size_t)(rows * cols) * sizeof(float) + 1);
-    for (int64_t i = 0; i < rows * cols; i++) {
-        float *element = floats(memory) + i / cols * stride + i % cols;
+/* items of rows of cols */
+static float *take(guard *memory, int64_t items, int64_t rows, int64_t cols, int64_t item_stride, int64_t stride) {
+    float *dense = malloc((size_t)(items * rows * cols) * sizeof(float) + 1);
+    for (int64_t i = 0; i < items * rows * cols; i++) {
+        float *element = floats(memory) + i / (rows * cols) * item_stride + i / cols % rows * stride + i % cols;
         dense[i] = *element;
         guard_forgive(memory, element, sizeof *element);
     }
@@ -141,8 +143,9 @@ layer_outputs layer_outputs_take(layer_problem *p) {
     const int64_t rows = s->batch * s->q_len, score_rows = rows * s->q_heads;
     const int64_t kv_len = s->kv_len == -1 ? s->q_len : s->kv_len;
     layer_outputs o = {.n_out = rows * s->out_dim, .n_scores = s->scores ? score_rows * kv_len : 0};
-    o.out = take(&p->memory[X_OUT], rows, s->out_dim, s->out_dim + s->gap);
-    if (s->scores) o.scores = take(&p->memory[X_SCORES], score_rows, kv_len, kv_len);
+    const int64_t *stride = p->args.out.stride;
+    o.out = take(&p->memory[X_OUT], s->batch, s->q_len, s->out_dim, stride[0], stride[1]);
+    if (s->scores) o.scores = take(&p->memory[X_SCORES], 1, score_rows, kv_len, 0, kv_len);
     return o;
 }
 

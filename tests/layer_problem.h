@@ -13,6 +13,7 @@ typedef struct layer_spec {
     bool stacked;                    /* Q, K and V in one weight; their biases all or none */
     unsigned biases;                 /* BIAS_* */
     int64_t gap;                     /* beyond the rows of weights, inputs and output */
+    int64_t item_gap;                /* rows between batch items of inputs and output */
     int64_t batch, q_len, kv_len;    /* kv_len -1: self-attention */
     bool causal, lens, mask;         /* kv_lens; an additive mask with -inf, the same for all heads */
     bool scores;                     /* the attention weights */
