@@ -229,6 +229,9 @@ static void packed_memory(const char *isa) {
     expect_refused(context, packed.data, 0, MHA_INVALID_ARGUMENT, "empty");
     expect_refused(context, zeros.data, bytes, MHA_INVALID_ARGUMENT, "zeros");
     if (strcmp(isa, "scalar") != 0) expect_refused(scalar, packed.data, bytes, MHA_UNSUPPORTED, "another isa's");
+    packed.data[8] ^= 1;
+    expect_refused(context, packed.data, bytes, MHA_UNSUPPORTED, "another version's");
+    packed.data[8] ^= 1;
     packed.data[1] ^= 1;
     expect_refused(context, packed.data, bytes, MHA_INVALID_ARGUMENT, "wrong magic");
     guard_free(&packed);
