@@ -1,6 +1,5 @@
 #include "check.h"
 #include "isas.h"
-#include "rng.h"
 #include "test.h"
 
 #include <math.h>
@@ -124,14 +123,11 @@ void check_case(const char *isa, const spec *s) {
     for (int side = 0; side < GUARD_SIDES; side++) problem_free(&sides[side]);
 }
 
-/* Quick runs take a quarter of the cases, by chance, and none that an emulator needs long for. */
-static bool left_out(const spec *s) {
-    static rng chance = {2017};
-    const int64_t work = s->batch * s->q_heads * s->q_len * s->kv_len * (s->head_dim + s->v_head_dim);
-    return test_quick() && (!rng_chance(&chance, 0.25) || work > 1000 * 1000);
+static int64_t work_of(const spec *s) {
+    return s->batch * s->q_heads * s->q_len * s->kv_len * (s->head_dim + s->v_head_dim);
 }
 
 void check_cases(const char *isa, const spec *cases, size_t n) {
     for (size_t i = 0; i < n; i++)
-        if (!left_out(&cases[i])) check_case(isa, &cases[i]);
+        if (test_takes(work_of(&cases[i]))) check_case(isa, &cases[i]);
 }

@@ -1,11 +1,13 @@
 #include "isas.h"
+#include "rng.h"
 #include "test.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_ISAS = 16, MAX_TESTS = 32 };
+enum { MAX_ISAS = 16, MAX_TESTS = 32, QUICK_FIRST = 6 };
+static const int64_t QUICK_MOST_WORK = 1000 * 1000;
 
 typedef struct isa_run {
     const isa_test *test;
@@ -13,10 +15,19 @@ typedef struct isa_run {
     char name[96];
 } isa_run;
 
+/* Of the running test: cases it had, and took. */
+static struct {
+    rng chance;
+    size_t offered, taken;
+} sample;
+
 static void run_or_skip(void **state) {
     const isa_run *run = *state;
     if (!run->isa.supported) skip();
+    sample.chance.state = 2017;
+    sample.offered = sample.taken = 0;
     run->test->run(run->isa.name);
+    if (sample.offered > 0 && sample.taken == 0) fail_msg("none of the %zu cases was taken", sample.offered);
 }
 
 static void print_isas(const mha_isa *isas, size_t n, bool supported, const char *title) {
@@ -68,4 +79,14 @@ const char *exp_name(mha_exp exp) { return exp == MHA_EXP_SLEEF ? "sleef" : exp 
 bool test_quick(void) {
     const char *quick = getenv("MHA_TEST_QUICK");
     return quick != NULL && strcmp(quick, "1") == 0;
+}
+
+bool test_takes(int64_t work) {
+    sample.offered++;
+    if (test_quick()) {
+        if (work > QUICK_MOST_WORK) return false;
+        if (sample.taken >= QUICK_FIRST && !rng_chance(&sample.chance, 0.25)) return false;
+    }
+    sample.taken++;
+    return true;
 }
