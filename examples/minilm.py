@@ -89,7 +89,9 @@ def print_speeds(measurements: dict[str, Measurement], count: int, threads: int)
 
 def main() -> None:
     arguments = parse_arguments()
-    sentences = arguments.sentences.read_text().splitlines()
+    sentences = [line for line in arguments.sentences.read_text().splitlines() if line.strip()]
+    if len(sentences) < 2:
+        raise SystemExit(f"{arguments.sentences} has {len(sentences)} sentences, expected at least 2")
     directory = model_directory()
     isas = [isa for isa, supported in mha.cpu_info()["isas"].items() if supported]
     encoders = {isa: Encoder(directory, mha.Context(isa), arguments.threads) for isa in isas}

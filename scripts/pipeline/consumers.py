@@ -1,5 +1,6 @@
 """Other projects that use libmha, built with Meson and with CMake: installed, and as a Meson subproject."""
 
+import shlex
 import shutil
 
 from pipeline.build import BUILD, GCC, ROOT, Broken, configure, readme_example, run, try_run
@@ -59,8 +60,8 @@ def with_pkg_config(libdir):
     source, program = BUILD / "consumers" / "readme.c", BUILD / "consumers" / "readme"
     source.write_text(readme_example("c"))
     env = {"PKG_CONFIG_PATH": str(libdir / "pkgconfig")}
-    flags = run(["pkg-config", "--cflags", "--libs", "mha"], "consumers", env).split()
-    run(["gcc", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", source, "-o", program, *flags], "consumers")
+    flags = run(["pkg-config", "--cflags", "--libs", "mha"], "consumers", env)
+    run(["gcc", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", source, "-o", program, *shlex.split(flags)], "consumers")
     return program, {"LD_LIBRARY_PATH": str(libdir)}
 
 

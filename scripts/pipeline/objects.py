@@ -68,7 +68,9 @@ def export_results(library, header, name):
     exported = {line.split()[0] for line in symbols.splitlines()}
     foreign = sorted(symbol for symbol in exported if not symbol.startswith("mha_"))
     differing = sorted(declared ^ exported)
+    soname = re.search(r"SONAME.*\[(.*)\]", run(["readelf", "--dynamic", "--wide", library], LOG))
     return [
+        check(f"{name}: the soname is libmha.so.0", soname and soname[1] == "libmha.so.0", str(soname)),
         check(f"{name}: exported names begin with mha_", exported and not foreign, "\n".join(foreign)),
         check(f"{name}: what mha.h declares is exported, and no more", not differing, "\n".join(differing)),
     ]

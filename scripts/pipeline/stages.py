@@ -7,6 +7,7 @@ from pipeline.build import BUILD, CLANG, GCC, LOGS, ROOT, Broken, compile_only, 
 from pipeline.results import FAILED, SKIPPED, Isas, Result, check, of_pytest
 
 TESTS = "-Dtests=true"
+ALL = [TESTS, "-Dbench=true", "-Dpython=true"]
 QUICK = {"MHA_TEST_QUICK": "1"}
 IS_X86 = platform.machine() == "x86_64"
 # Sanitizers report the first error and end the test; Meson's own defaults for them hold as well.
@@ -15,14 +16,14 @@ SANITIZED = [TESTS, "-Ddefault_library=static", "-Dbuildtype=debugoptimized"]
 
 def gcc(quick):
     """gcc, warnings are errors; every test on every instruction set of this CPU"""
-    directory, built = compile_only("gcc", [TESTS, "-Dbench=true"])
+    directory, built = compile_only("gcc", ALL)
     results, isas = run_tests(directory, "gcc", env=QUICK if quick else None)
     return [built, *results], isas
 
 
 def clang(quick):
     """clang 19, warnings are errors; the short list of cases"""
-    directory, built = compile_only("clang", [TESTS, "-Dbench=true"], CLANG)
+    directory, built = compile_only("clang", ALL, CLANG)
     results, isas = run_tests(directory, "clang", env=QUICK)
     return [built, *results], isas
 
@@ -76,7 +77,7 @@ def refuses(flag, code):
 
 def x86_64_v1(quick):
     """x86-64-v1 in qemu-user; the short list of cases"""
-    directory, built = compile_only("gcc", [TESTS, "-Dbench=true"])
+    directory, built = compile_only("gcc", ALL)
     traps = [
         refuses("-mavx", "__m256 x = _mm256_set1_ps(n); return _mm256_movemask_ps(x);"),
         refuses("-msse3", "__m128 x = _mm_set1_ps(n); return _mm_movemask_ps(_mm_hadd_ps(x, x));"),
@@ -88,7 +89,7 @@ def x86_64_v1(quick):
 
 def compiled(quick):
     """what the objects hold: instructions, SLEEF's names, exported names"""
-    directory, built = compile_only("gcc", [TESTS, "-Dbench=true"])
+    directory, built = compile_only("gcc", ALL)
     results = []
     if IS_X86:
         hostile = {"CFLAGS": "-march=native -mavx2 -ffast-math -flto"}
@@ -138,7 +139,8 @@ def python(quick):
 
 def formatting(quick):
     """clang-format on each C and C++ file"""
-    files = run(["git", "ls-files", "*.c", "*.cc", "*.cpp", "*.h"], "format").split()
+    listed = run(["git", "-c", f"safe.directory={ROOT}", "ls-files", "*.c", "*.cc", "*.cpp", "*.h"], "format")
+    files = listed.splitlines()
     different = [file for file in files if try_run(["clang-format-19", "--dry-run", "-Werror", file], "format")[0] != 0]
     return [check("format: clang-format has nothing to change", files and not different, "\n".join(different))], Isas()
 
