@@ -120,8 +120,9 @@ static void chunk_block(chunk *chunk, int64_t key0) {
             packed = true;
         }
         if (!one_by_one) continue;
-        tile->scores_visitor = args->scores.data != NULL ? &place : NULL;
+        if (args->scores.data != NULL) tile->scores_visitor = &place;
         plan->path->block[plan->exp](&plan->softmax, &block, tile, 1, memory->scores);
+        tile->scores_visitor = NULL;
     }
     if (active && !one_by_one)
         plan->path->block[plan->exp](&plan->softmax, &block, memory->tiles, (size_t)chunk->tiles, memory->scores);

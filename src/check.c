@@ -12,7 +12,7 @@ static mha_status check_sizes(mha_attention_args *args, mha_message message) {
     TRY(mha_check_range("kv_len", args->kv_len, 0, most, message));
     TRY(mha_check_heads(args->q_heads, args->kv_heads, args->head_dim, args->v_head_dim, message));
     int64_t rows;
-    if (__builtin_mul_overflow(args->batch, args->q_heads, &rows) ||
+    if (__builtin_mul_overflow(mha_max(1, args->batch), args->q_heads, &rows) ||
         __builtin_mul_overflow(rows, mha_max(1, args->q_len), &rows) || rows > most)
         return mha_say(message, MHA_INVALID_ARGUMENT,
                        "batch * q_heads * q_len is %" PRId64 " * %" PRId64 " * %" PRId64 ", expected at most 2^48",
@@ -21,16 +21,20 @@ static mha_status check_sizes(mha_attention_args *args, mha_message message) {
 }
 
 static mha_status check_options(mha_attention_args *args, mha_message message) {
-    const int64_t far = INT64_C(1) << 60; /* positions are sums of three of these at most */
+    const int64_t far = INT64_C(1) << 60;       /* of a position */
+    const int64_t unbounded = INT64_C(1) << 61; /* beyond every key from every position, and sums do not overflow */
+    mha_span unused;
     if (args->scale == MHA_SCALE_DEFAULT) args->scale = (float)(1 / sqrt((double)args->head_dim));
     if (!isfinite(args->scale))
         return mha_say(message, MHA_INVALID_ARGUMENT, "scale is %g, expected a finite value or MHA_SCALE_DEFAULT",
                        (double)args->scale);
     TRY(mha_check_range("window_left", args->window_left, -1, INT64_MAX, message));
     TRY(mha_check_range("window_right", args->window_right, -1, INT64_MAX, message));
-    if (args->window_left > far) args->window_left = -1;
-    if (args->window_right > far) args->window_right = -1;
+    if (args->window_left > unbounded) args->window_left = -1;
+    if (args->window_right > unbounded) args->window_right = -1;
     TRY(mha_check_range("q_offset", args->q_offset, -far, far, message));
+    TRY(mha_lengths_span("q_offsets", args->q_offsets, args->batch, &unused, message));
+    TRY(mha_lengths_span("kv_lens", args->kv_lens, args->batch, &unused, message));
     for (int64_t b = 0; args->q_offsets != NULL && b < args->batch; b++)
         if (args->q_offsets[b] < -far || args->q_offsets[b] > far)
             return mha_say(message, MHA_INVALID_ARGUMENT,
@@ -47,6 +51,7 @@ static mha_status tensor_span(const char *name, const mha_tensor *tensor, int64_
                               int64_t dim, mha_span *span, mha_message message) {
     TRY(mha_check_dtype(name, tensor->dtype, false, message));
     *span = (mha_span){.name = name,
+                       .pointer = ".data",
                        .data = tensor->data,
                        .element_bytes = sizeof(float),
                        .extent = {batch, heads, tokens, dim},
@@ -60,6 +65,7 @@ mha_status mha_scores_span(const char *name, const mha_score_tensor *tensor, con
     if (tensor->data == NULL) return MHA_OK;
     TRY(mha_check_dtype(name, tensor->dtype, mask, message));
     *span = (mha_span){.name = name,
+                       .pointer = ".data",
                        .data = tensor->data,
                        .element_bytes = tensor->dtype == MHA_BOOL ? 1 : (int64_t)sizeof(float),
                        .extent = {args->batch, args->q_heads, args->q_len, args->kv_len},
@@ -75,6 +81,7 @@ static mha_status lse_span(const mha_attention_args *args, mha_span *span, mha_m
     *span = (mha_span){.name = "lse", .empty = true};
     if (lse->data == NULL) return MHA_OK;
     *span = (mha_span){.name = "lse",
+                       .pointer = ".data",
                        .data = lse->data,
                        .element_bytes = sizeof(float),
                        .extent = {args->batch, args->q_heads, args->q_len, 1},
@@ -88,6 +95,7 @@ mha_status mha_lengths_span(const char *name, const int64_t *lengths, int64_t ba
     *span = (mha_span){.name = name, .empty = true};
     if (lengths == NULL) return MHA_OK;
     *span = (mha_span){.name = name,
+                       .pointer = "",
                        .data = lengths,
                        .element_bytes = sizeof *lengths,
                        .extent = {1, 1, 1, batch},
@@ -99,6 +107,7 @@ mha_status mha_workspace_span(const void *workspace, size_t bytes, mha_span *spa
     *span = (mha_span){.name = "workspace", .empty = true};
     if (workspace == NULL) return MHA_OK; /* its own refusal */
     *span = (mha_span){.name = "workspace",
+                       .pointer = "",
                        .data = workspace,
                        .element_bytes = 1,
                        .extent = {1, 1, 1, (int64_t)bytes},

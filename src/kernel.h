@@ -111,7 +111,7 @@ typedef struct mha_kernels {
     void (*merge)(const mha_softmax *softmax, float *partials, size_t n, size_t stride, float *out, int32_t v_head_dim);
     /* lse[i] = max[i] * scale + log(sum[i]); all three [n] */
     void (*lse)(const float *max, const float *sum, float *lse, size_t n, float scale);
-    /* s[i] = exp((s[i] - max) * scale) / sum, or 0 if sum is 0.  By exp, as above. */
+    /* s[i] = exp((s[i] - max) * scale) / sum, but 0 where s[i] is -inf, whatever sum is.  By exp, as above. */
     void (*softmax_row[2])(const mha_softmax *softmax, float *s, size_t n, float max, float sum);
     /* y[i] = exp(x[i] * scale), x <= 0, as softmax evaluates it.  By exp, as above; for tests and benches. */
     void (*exp[2])(const mha_softmax *softmax, const float *x, float *y, size_t n);

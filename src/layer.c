@@ -46,7 +46,7 @@ static mha_status check_batch(const mha_layer_args *args, mha_message message) {
     TRY(mha_check_range("batch", args->batch, 0, most, message));
     TRY(mha_check_range("q_len", args->q_len, 0, most, message));
     TRY(mha_check_range("kv_len", args->kv_len, 0, most, message));
-    if (__builtin_mul_overflow(args->batch, mha_max(args->q_len, args->kv_len), &tokens) || tokens > most)
+    if (__builtin_mul_overflow(mha_max(1, args->batch), mha_max(args->q_len, args->kv_len), &tokens) || tokens > most)
         return mha_say(message, MHA_INVALID_ARGUMENT,
                        "batch * max(q_len, kv_len) is %" PRId64 " * %" PRId64 ", expected at most 2^40", args->batch,
                        mha_max(args->q_len, args->kv_len));
@@ -57,6 +57,7 @@ static mha_status activation_span(const char *name, const mha_activation *activa
                                   int64_t width, mha_span *span, mha_message message) {
     TRY(mha_check_dtype(name, activation->dtype, false, message));
     *span = (mha_span){.name = name,
+                       .pointer = ".data",
                        .data = activation->data,
                        .element_bytes = sizeof(float),
                        .extent = {batch, 1, tokens, width},
@@ -103,14 +104,14 @@ static mha_status place(mha_tensor *tensor, int64_t batch, int64_t tokens, int64
     const int64_t width = heads * dim;
     size_t bytes;
     tensor->data = base == NULL ? NULL : base + *used;
-    if (__builtin_mul_overflow((size_t)(batch * tokens), (size_t)width * sizeof(float), &bytes) ||
+    if (__builtin_mul_overflow((size_t)(mha_max(1, batch) * tokens), (size_t)width * sizeof(float), &bytes) ||
         bytes > PTRDIFF_MAX / 8)
         return mha_say(message, MHA_INVALID_ARGUMENT,
                        "batch * tokens is %" PRId64 " at a width of %" PRId64
                        ", expected a workspace that fits in memory",
                        batch * tokens, width);
     tensor->stride[0] = tokens * width, tensor->stride[1] = dim, tensor->stride[2] = width;
-    *used += mha_align_up(bytes);
+    *used += batch == 0 ? 0 : mha_align_up(bytes);
     return MHA_OK;
 }
 

@@ -68,6 +68,7 @@ static mha_status check_linear(const char *name, mha_linear *linear, int64_t out
                        linear->weight_stride, in);
     TRY(mha_check_dtype(name, linear->dtype, false, message));
     mha_span span = {.name = name,
+                     .pointer = ".weight",
                      .data = linear->weight,
                      .element_bytes = sizeof(float),
                      .extent = {1, 1, out, in},
@@ -257,7 +258,11 @@ mha_status mha_layer_borrow(const mha_context *context, const void *packed, size
     TRY(weight_sizes(&sizes, out, in, message));
     mha_layer checked;
     const size_t bytes = lay_out(&checked, &header, context->kernels, NULL);
-    if (packed_bytes < bytes || header.bytes != bytes)
+    if (header.bytes != bytes)
+        return mha_say(message, MHA_INVALID_ARGUMENT,
+                       "packed has a header that tells %" PRIu64 " bytes, expected %zu by the sizes in it",
+                       header.bytes, bytes);
+    if (packed_bytes < bytes)
         return mha_say(message, MHA_INVALID_ARGUMENT, "packed_bytes is %zu, expected %zu by the sizes in its header",
                        packed_bytes, bytes);
     TRY(new_layer(context, 0, layer, message));

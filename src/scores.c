@@ -29,6 +29,7 @@ void mha_scores_visit(void *visitor, const mha_tile *tile, const float *s, bool 
 void mha_scores_finish(const mha_tile_place *place, const mha_tile *tile) {
     const mha_plan *plan = place->plan;
     if (plan->args.scores.data == NULL || plan->args.scores_mode != MHA_SCORES_SOFTMAX) return;
+    if (plan->args.kv_len == 0) return; /* strides of nothing are not checked */
     for (int32_t r = 0; r < tile->rows; r++)
         plan->kernels->softmax_row[plan->exp](&plan->softmax, scores_row(place, r), (size_t)plan->args.kv_len,
                                               tile->max[r], tile->sum[r]);

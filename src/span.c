@@ -10,12 +10,12 @@ mha_status mha_span_resolve(mha_span *span, mha_message message) {
     if (span->empty) return MHA_OK;
     if (span->data == NULL)
         return mha_say(message, MHA_INVALID_ARGUMENT,
-                       "%s.data is NULL, expected an array of [%" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64 "]",
-                       span->name, span->extent[0], span->extent[1], span->extent[2], span->extent[3]);
+                       "%s%s is NULL, expected an array of [%" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64 "]",
+                       span->name, span->pointer, span->extent[0], span->extent[1], span->extent[2], span->extent[3]);
     if ((uintptr_t)span->data % (uintptr_t)span->element_bytes != 0)
         return mha_say(message, MHA_INVALID_ARGUMENT,
-                       "%s.data is %p, expected the alignment of its element, %" PRId64 " bytes", span->name,
-                       span->data, span->element_bytes);
+                       "%s%s is %p, expected the alignment of its element, %" PRId64 " bytes", span->name,
+                       span->pointer, span->data, span->element_bytes);
     for (int i = 0; i < MHA_SPAN_DIMS; i++) {
         int64_t reach;
         int64_t *side = span->stride[i] < 0 ? &low : &high;
@@ -33,7 +33,7 @@ mha_status mha_span_resolve(mha_span *span, mha_message message) {
     return MHA_OK;
 beyond:
     return mha_say(message, MHA_INVALID_ARGUMENT,
-                   "%s.stride is {%" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64 "} for [%" PRId64 ", %" PRId64
+                   "%s has strides {%" PRId64 ", %" PRId64 ", %" PRId64 ", %" PRId64 "} for [%" PRId64 ", %" PRId64
                    ", %" PRId64 ", %" PRId64 "], expected all elements within the address space",
                    span->name, span->stride[0], span->stride[1], span->stride[2], span->stride[3], span->extent[0],
                    span->extent[1], span->extent[2], span->extent[3]);

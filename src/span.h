@@ -7,7 +7,8 @@
 enum { MHA_SPAN_DIMS = 4 };
 
 typedef struct mha_span {
-    const char *name; /* of the field, for messages */
+    const char *name;    /* of the field, for messages */
+    const char *pointer; /* what follows the name where data is meant: ".data", or nothing */
     const void *data;
     int64_t element_bytes;
     int64_t extent[MHA_SPAN_DIMS], stride[MHA_SPAN_DIMS]; /* strides in elements */

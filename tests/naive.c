@@ -106,11 +106,11 @@ static void row_softmax(int64_t kv_len, row *r) {
     r->sum = 0;
     const bool none = r->max == -INFINITY; /* nothing visible, or all scores -inf */
     for (int64_t j = 0; j < kv_len; j++) {
-        r->p[j] = r->seen[j] && !none ? exp(r->score[j] - r->max) : 0;
+        r->p[j] = r->seen[j] && r->score[j] != -INFINITY ? exp(r->score[j] - r->max) : 0;
         r->sum += r->p[j];
     }
-    for (int64_t j = 0; j < kv_len && !none; j++)
-        if (r->seen[j]) r->p[j] /= r->sum;
+    for (int64_t j = 0; j < kv_len; j++)
+        if (r->seen[j] && r->score[j] != -INFINITY) r->p[j] /= r->sum;
     r->lse = none ? -INFINITY : r->max + log(r->sum);
 }
 
@@ -158,7 +158,7 @@ static void row_score_output(const mha_attention_args *args, const row *r, const
             error = r->seen[j] ? r->dscore[bound->kind][j] : 0;
         } else if (args->scores_mode == MHA_SCORES_SOFTMAX) {
             x = r->p[j];
-            error = r->p[j] == 0 && !r->seen[j] ? 0 : bound_weight(bound, r->w[j], r->p[j]);
+            error = r->score[j] == -INFINITY ? 0 : bound_weight(bound, r->w[j], r->p[j]);
         }
         scores->x[r->index * args->kv_len + j] = x;
         scores->bound[bound->kind][r->index * args->kv_len + j] = error;

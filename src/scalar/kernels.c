@@ -178,7 +178,8 @@ static void lse(const float *max, const float *sum, float *lse, size_t n, float 
 }
 
 static void softmax_row(const mha_softmax *softmax, float *s, size_t n, float max, float sum, exp_function *exp) {
-    for (size_t i = 0; i < n; i++) s[i] = sum == 0 ? 0 : exp((s[i] - reference_max(max)) * softmax->scale) / sum;
+    for (size_t i = 0; i < n; i++)
+        s[i] = s[i] == -INFINITY ? 0 : exp((s[i] - reference_max(max)) * softmax->scale) / sum;
 }
 
 static void softmax_row_sleef(const mha_softmax *softmax, float *s, size_t n, float max, float sum) {

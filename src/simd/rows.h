@@ -36,8 +36,9 @@ V_INLINE void softmax_row(const mha_softmax *softmax, float *s, size_t n, float 
     const vf reference = finite_max(v_set1(max)), inverse = v_set1(safe_inverse(sum));
     for (size_t i = 0; i < n; i += V_LANES) {
         const int64_t left = (int64_t)(n - i);
-        const vf p = softmax_exp(v_sub(v_load_n(s + i, left), reference), softmax, fused);
-        v_store_n(s + i, sum == 0 ? v_zero() : v_mul(p, inverse), left);
+        const vf x = v_load_n(s + i, left), p = softmax_exp(v_sub(x, reference), softmax, fused);
+        const vf weight = v_zero_where_less(v_mul(p, inverse), x, v_set1(-FLT_MAX));
+        v_store_n(s + i, weight, left);
     }
 }
 
