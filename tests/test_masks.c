@@ -62,6 +62,26 @@ static void windows(const char *isa) {
             }
 }
 
+/* A window may be as far as a position, and still binds. */
+static void far_windows(const char *isa) {
+    const int64_t far = INT64_C(1) << 60;
+    const struct {
+        int64_t left, right, q_offset;
+        bool causal;
+    } cases[] = {
+        {-1, far + 1, -far, false},      {-1, far - 1, -far, false},        {far + 1, -1, far, false},
+        {far - 1, -1, far, true},        {far + 1, far + 1, -far, false},   {far + 1, far + 1, far, false},
+        {2 * far, 2 * far, -far, false}, {2 * far, 2 * far, far, false},    {2 * far + 1, 2 * far + 1, -far, false},
+        {2 * far + 1, -1, far, true},    {INT64_MAX / 2, far, -far, false},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        spec s = small("far window", i);
+        s.left = &cases[i].left, s.right = &cases[i].right;
+        s.q_offset = cases[i].q_offset, s.causal = cases[i].causal;
+        check_both_lengths(isa, s);
+    }
+}
+
 static void lengths(const char *isa) {
     const int64_t nine = 9;
     for (uint64_t i = 0; i < 12; i++) {
@@ -128,6 +148,13 @@ static void sparse_blocks(const char *isa) {
          .left = KEYS(77),
          .logits = RISING},
         {.what = "causal prefix", .q_len = 200, .kv_len = 200, .causal = true, .mask = MASK_PREFIX},
+        {.what = "weights before the window",
+         .q_len = 9,
+         .kv_len = 400,
+         .left = KEYS(3),
+         .q_offset = 290,
+         .scores = SOFTMAX},
+        {.what = "weights beyond the window", .q_len = 9, .kv_len = 400, .right = KEYS(3), .scores = SOFTMAX},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
         spec s = cases[i];
@@ -173,8 +200,8 @@ static void padding(const char *isa) {
 }
 
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(causal),        ISA_TEST(windows),        ISA_TEST(lengths),
-                                     ISA_TEST(masks),         ISA_TEST(mask_one_query), ISA_TEST(sparse_blocks),
-                                     ISA_TEST(same_position), ISA_TEST(padding)};
+    static const isa_test tests[] = {ISA_TEST(causal),        ISA_TEST(windows),       ISA_TEST(far_windows),
+                                     ISA_TEST(lengths),       ISA_TEST(masks),         ISA_TEST(mask_one_query),
+                                     ISA_TEST(sparse_blocks), ISA_TEST(same_position), ISA_TEST(padding)};
     return isa_tests_run(tests, COUNT(tests));
 }

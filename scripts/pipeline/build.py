@@ -12,6 +12,7 @@ from pipeline.results import FAILED, PASSED, Result, of_meson
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build"
 LOGS = BUILD / "logs"
+LONGEST = 1800  # seconds that a program may take: one that hangs fails
 
 GCC = {"CC": "gcc", "CXX": "g++"}
 CLANG = {"CC": "clang-19", "CXX": "clang++-19"}
@@ -27,16 +28,20 @@ class Broken(Exception):
 
 def try_run(command, log, env=None, cwd=ROOT):
     """Runs a command, appends what it prints to the log, and returns (exit status, output)."""
-    done = subprocess.run(
-        [str(word) for word in command],
-        cwd=cwd,
-        env=os.environ | (env or {}),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
+    try:
+        done = subprocess.run(
+            [str(word) for word in command],
+            cwd=cwd,
+            env=os.environ | (env or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=LONGEST,
+        )
+    except subprocess.TimeoutExpired as expired:
+        raise Broken(f"{command[0]}: no end after {LONGEST} s", (expired.stdout or b"").decode(errors="replace")) from None
     LOGS.mkdir(parents=True, exist_ok=True)
     with open(LOGS / f"{log}.log", "a") as file:
         file.write(f"$ {' '.join(map(str, command))}\n{done.stdout}\n")
@@ -77,7 +82,7 @@ def compile_only(name, options, env=GCC):
 def run_tests(directory, name, arguments=(), env=None):
     """Runs Meson's tests; returns results and instruction sets."""
     command = ["meson", "test", "-C", directory, "--no-rebuild", "--logbase", name, *arguments]
-    status, output = try_run(command, name, env)
+    status, output = try_run(command, name, {"CMOCKA_MESSAGE_OUTPUT": "STDOUT"} | (env or {}))
     log = re.search(r"^Full log written to (.+)\.txt$", output, re.MULTILINE)
     if not log:
         raise Broken("meson test ran nothing", output)

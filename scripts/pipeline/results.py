@@ -49,16 +49,18 @@ def cmocka_cases(program, output, errors):
 
 
 def of_meson(log):
-    """Results and instruction sets in a testlog.json.  A program's cmocka cases count one by one; a program without any
-    counts as one, and one that failed without a failed case (a crash, a time-out) as one failure more."""
+    """Results and instruction sets in a testlog.json.  A program's cmocka cases count one by one; a program without any,
+    and one that failed without a failed case (a crash, a time-out), as one failure more, unless it skipped itself."""
     results, isas = [], Isas()
     for line in log.read_text().splitlines():
         program = json.loads(line)
         output, errors = program.get("stdout") or "", program.get("stderr") or ""
         cases = cmocka_cases(program["name"], output, errors)
         outcome = MESON_OUTCOME.get(program["result"], FAILED)
-        if not cases or (outcome == FAILED and not any(case.outcome == FAILED for case in cases)):
-            cases.append(Result(program["name"], outcome, f"{output}\n{errors}\n{program['result']}"))
+        if outcome == SKIPPED:
+            cases.append(Result(program["name"], SKIPPED))
+        elif not cases or (outcome == FAILED and not any(case.outcome == FAILED for case in cases)):
+            cases.append(Result(program["name"], FAILED, f"{output}\n{errors}\n{program['result']}"))
         results += cases
         for exercised, lacking in ISAS.findall(output):
             isas.add(Isas(set(exercised.split()) - {"none"}, set(lacking.split()) - {"none"}))
