@@ -22,6 +22,9 @@ typedef struct layer_call {
     size_t workspace_bytes;
 } layer_call;
 
+_Static_assert(sizeof(mha_layer_args) == offsetof(mha_layer_args, reserved) + sizeof(uint32_t),
+               "as mha_attention_args");
+
 static const mha_layer_args default_args = {
     .struct_size = sizeof(mha_layer_args),
     .kv_len = -1,
@@ -67,7 +70,7 @@ static mha_status activation_span(const char *name, const mha_activation *activa
 
 static mha_status check_memory(const mha_layer *layer, const layer_call *call, const void *workspace,
                                mha_message message) {
-    enum { OUT, SCORES, WORKSPACE, OUTPUTS, Q = OUTPUTS, KV, MASK, LENS, OFFSETS, OPERANDS };
+    enum { OUT, SCORES, WORKSPACE, OUTPUTS, Q = OUTPUTS, KV, MASK, LENS, OFFSETS, WEIGHTS, OPERANDS };
     const mha_layer_args *a = &call->args;
     const mha_attention_args *attention = &call->plan.args;
     mha_span spans[OPERANDS];
@@ -79,6 +82,8 @@ static mha_status check_memory(const mha_layer *layer, const layer_call *call, c
     TRY(mha_lengths_span("kv_lens", a->kv_lens, a->batch, &spans[LENS], message));
     TRY(mha_lengths_span("q_offsets", a->q_offsets, a->batch, &spans[OFFSETS], message));
     TRY(mha_workspace_span(workspace, call->workspace_bytes, &spans[WORKSPACE], message));
+    TRY(mha_workspace_span(layer->packed, layer->packed_bytes, &spans[WEIGHTS], message)); /* bytes like those */
+    spans[WEIGHTS].name = "packed weights";
     return mha_span_check_outputs(spans, OUTPUTS, OPERANDS, message);
 }
 
@@ -95,6 +100,7 @@ static mha_attention_args attention_of(const mha_layer *layer, const mha_layer_a
     attention.q_offset = args->q_offset, attention.q_offsets = args->q_offsets, attention.kv_lens = args->kv_lens;
     attention.mask = args->mask;
     attention.scores = args->scores, attention.scores_mode = args->scores_mode;
+    attention.reserved = args->reserved;
     return attention;
 }
 

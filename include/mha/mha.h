@@ -45,7 +45,7 @@ typedef enum mha_status {
     MHA_OK = 0,
     MHA_INVALID_ARGUMENT = 1,    /* a field contradicts itself or another; the check functions say which */
     MHA_UNSUPPORTED = 2,         /* well formed, but this version, build or CPU cannot do it */
-    MHA_WORKSPACE_TOO_SMALL = 3, /* fewer bytes than the workspace_size function asked for */
+    MHA_WORKSPACE_TOO_SMALL = 3, /* fewer bytes than the function that tells them asked for */
     MHA_OUT_OF_MEMORY = 4        /* only from functions that create a context or a layer */
 } mha_status;
 
@@ -199,13 +199,15 @@ typedef struct mha_attention_args {
     mha_row_tensor lse; /* optional output: log of the sum of exp over a row's visible scores (natural logarithm) */
     mha_score_tensor scores; /* optional output, MHA_F32, for all kv_len keys */
     mha_scores_mode scores_mode;
+    uint32_t reserved; /* 0 */
 } mha_attention_args;
 
 MHA_API void mha_attention_args_init(mha_attention_args *args, size_t struct_size);
 
 /* Bytes of workspace that mha_attention needs with n_workers (1 for a NULL executor): at most 1 MiB a worker for
- * head_dim and v_head_dim up to 256, plus, for few queries over long keys, partial results of at most 64 splits a head.  Of
- * the operands only their sizes matter, and whether mask.data and scores.data are NULL. */
+ * head_dim and v_head_dim up to 256, plus, for few queries over long keys, partial results of at most 64 splits a head.
+ * Ask for each shape and number of workers: fewer queries or workers may need more.  Of the operands only their sizes
+ * matter, and whether mask.data and scores.data are NULL; kv_lens and q_offsets are read. */
 MHA_API mha_status mha_attention_workspace_size(const mha_context *context, const mha_attention_args *args,
                                                 size_t n_workers, size_t *workspace_bytes);
 
@@ -220,7 +222,8 @@ MHA_API mha_status mha_attention_check(const mha_context *context, const mha_att
                                        const mha_executor *executor, const void *workspace, size_t workspace_bytes,
                                        char *message, size_t message_bytes);
 
-/* Writes which kernels, tiles, splits and tasks a call would use, as lines of text, into text[0..text_bytes). */
+/* Writes which kernels, tiles, splits and tasks a call would use, as lines of text, into text[0..text_bytes), always
+ * terminated, cut off where it does not fit; about 400 bytes.  On error the sentence that says why. */
 MHA_API mha_status mha_attention_describe(const mha_context *context, const mha_attention_args *args, size_t n_workers,
                                           char *text, size_t text_bytes);
 
@@ -252,8 +255,8 @@ MHA_API void mha_layer_desc_init(mha_layer_desc *desc, size_t struct_size);
 
 typedef struct mha_layer mha_layer;
 
-/* Bytes of the packed form of a layer for this context's kernels.  Here as below, a message that is not NULL receives one
- * sentence about what is wrong. */
+/* Bytes of the packed form of a layer for this context's kernels; desc as for mha_layer_pack, weights included.  Here as
+ * below, a message that is not NULL receives one sentence about what is wrong. */
 MHA_API mha_status mha_layer_packed_size(const mha_context *context, const mha_layer_desc *desc, size_t *packed_bytes,
                                          char *message, size_t message_bytes);
 
@@ -266,7 +269,8 @@ MHA_API mha_status mha_layer_pack(const mha_context *context, const mha_layer_de
 MHA_API mha_status mha_layer_create(const mha_context *context, const mha_layer_desc *desc, mha_layer **layer,
                                     char *message, size_t message_bytes);
 
-/* A layer that borrows what mha_layer_pack wrote; it must outlive the layer and stay as it is. */
+/* A layer that borrows what mha_layer_pack wrote; it must outlive the layer and stay as it is: a call whose outputs or
+ * workspace intersect it is refused. */
 MHA_API mha_status mha_layer_borrow(const mha_context *context, const void *packed, size_t packed_bytes,
                                     mha_layer **layer, char *message, size_t message_bytes);
 
@@ -299,6 +303,7 @@ typedef struct mha_layer_args {
     mha_score_tensor mask;
     mha_score_tensor scores;
     mha_scores_mode scores_mode;
+    uint32_t reserved;
 } mha_layer_args;
 
 MHA_API void mha_layer_args_init(mha_layer_args *args, size_t struct_size);
