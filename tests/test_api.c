@@ -1,9 +1,9 @@
 /* Bad input: each mistake returns its status before a byte of output is written, and the sentence names the field, its
  * value and what was expected. */
+#include "check.h"
 #include "executor.h"
 #include "isas.h"
 #include "mistake.h"
-#include "problem.h"
 #include "test.h"
 
 #include <math.h>
@@ -26,6 +26,7 @@ static const mistake mistakes[] = {
     BAD(q_len, -1, "q_len", "-1", "expected"),
     BAD(q_len, INT64_MAX, "q_len", "9223372036854775807", "expected"),
     BAD(q_len, INT64_C(1) << 47, "q_len", "140737488355328", "expected"),
+    BAD(q_len, (INT64_C(1) << 45) + 1, "batch * q_heads * q_len", "2 * 4 * 35184372088833", "at most 2^48"),
     BAD(kv_len, -7, "kv_len", "-7", "expected"),
     BAD(kv_len, INT64_MAX, "kv_len", "9223372036854775807", "expected"),
     BAD(head_dim, 0, "head_dim", "0", "expected"),
@@ -67,6 +68,7 @@ static const mistake mistakes[] = {
     BAD(q_offset, INT64_MIN, "q_offset", "-9223372036854775808", "expected"),
     BAD(scores_mode, 4, "scores_mode", "4", "expected"),
     BAD(scores_mode, -1, "scores_mode", "expected") /* printed as the enum is: signed or not */,
+    MISTAKE(mha_attention_args, reserved, 1, MHA_UNSUPPORTED, "reserved", "1", "newer"),
     BAD(struct_size, 0, "struct_size", "0", "expected"),
     BAD(struct_size, 7, "struct_size", "7", "expected"),
     BAD(struct_size, 1 << 20, "struct_size", "1048576", "expected"), /* a size that was never set */
@@ -106,16 +108,16 @@ static void api_close(api *a) {
     mha_context_destroy(a->context);
 }
 
-/* The call fails so, the check says so, and nothing was written. */
+/* The check says so, the call fails so, and nothing was written. */
 static void expect_failure(api *a, const mha_attention_args *args, const mha_executor *executor, void *workspace,
                            size_t bytes, const mistake *m) {
     char message[512] = "unset";
     ptrdiff_t offset;
-    mistake_check(&(mistake){.what = m->what, .status = m->status},
-                  mha_attention(a->context, args, executor, workspace, bytes), "");
     const mha_status status =
         mha_attention_check(a->context, args, executor, workspace, bytes, message, sizeof message);
     mistake_check(m, status, message);
+    mistake_check(&(mistake){.what = m->what, .status = m->status},
+                  mha_attention(a->context, args, executor, workspace, bytes), "");
     for (int i = 0; i < N_OPERANDS; i++)
         if (guard_changed(&a->p.memory[i], &offset)) fail_msg("%s: operand %d was written to", m->what, i);
 }
@@ -143,24 +145,46 @@ static void bad_fields(const char *isa) {
 }
 
 static void bad_lists(const char *isa) {
-    static const int64_t bad[][2] = {{3, 10}, {-1, 3}, {3, INT64_MAX}};
-    static const mistake lens[] = {
-        {"kv_lens[1] = 10", 0, 0, 0, MHA_INVALID_ARGUMENT, {"kv_lens[1]", "10", "kv_len, 9"}},
-        {"kv_lens[0] = -1", 0, 0, 0, MHA_INVALID_ARGUMENT, {"kv_lens[0]", "-1", "expected"}},
-        {"kv_lens[1] = max", 0, 0, 0, MHA_INVALID_ARGUMENT, {"kv_lens[1]", "9223372036854775807", "expected"}}};
-    static const mistake offset = {
-        "q_offsets[1] = max", 0, 0, 0, MHA_INVALID_ARGUMENT, {"q_offsets[1]", "9223372036854775807", "expected"}};
+    static const int64_t one_more[] = {3, 10}, negative[] = {-1, 3}, highest[] = {3, INT64_MAX};
+    static const int64_t above[] = {3, (INT64_C(1) << 60) + 1}, below[] = {-(INT64_C(1) << 60) - 1, 3};
+    const mistake lists[] = {
+        BAD(kv_lens, (intptr_t)one_more, "kv_lens[1]", "10", "kv_len, 9"),
+        BAD(kv_lens, (intptr_t)negative, "kv_lens[0]", "-1", "expected"),
+        BAD(kv_lens, (intptr_t)highest, "kv_lens[1]", "9223372036854775807", "expected"),
+        BAD(q_offsets, (intptr_t)highest, "q_offsets[1]", "9223372036854775807", "expected"),
+        BAD(q_offsets, (intptr_t)above, "q_offsets[1]", "1152921504606846977", "2^60"),
+        BAD(q_offsets, (intptr_t)below, "q_offsets[0]", "-1152921504606846977", "-2^60"),
+    };
     api a;
     api_open(&a, isa);
-    for (size_t i = 0; i < COUNT(bad); i++) {
+    for (size_t i = 0; i < COUNT(lists); i++) {
         mha_attention_args args = a.p.args;
-        args.kv_lens = bad[i];
-        expect_failure(&a, &args, &a.executor, a.workspace, a.bytes, &lens[i]);
+        mistake_make(&lists[i], &args);
+        expect_failure(&a, &args, &a.executor, a.workspace, a.bytes, &lists[i]);
     }
-    mha_attention_args args = a.p.args;
-    args.q_offsets = bad[2];
-    expect_failure(&a, &args, &a.executor, a.workspace, a.bytes, &offset);
     api_close(&a);
+}
+
+/* Windows and offsets as far as they may be: sums of them are none that overflow. */
+static void unbounded_windows(const char *isa) {
+    static const int64_t windows[] = {INT64_MAX, INT64_MAX - 1, (INT64_C(1) << 62) + 1};
+    static const int64_t offsets[] = {0, -3, 3, INT64_C(1) << 60, -(INT64_C(1) << 60)};
+    mha_context *context = isa_context(isa, MHA_EXP_AUTO);
+    for (size_t i = 0; i < COUNT(windows) * COUNT(offsets); i++) {
+        spec s = valid;
+        s.what = "far windows", s.q_offset = offsets[i % COUNT(offsets)];
+        problem unbounded, far_ones;
+        problem_make(&unbounded, &s, GUARD_END);
+        s.left = s.right = &windows[i / COUNT(offsets)];
+        problem_make(&far_ones, &s, GUARD_END);
+        outputs wanted = problem_run(&unbounded, context, NULL), got = problem_run(&far_ones, context, NULL);
+        check_same_outputs(isa, &far_ones, &got, &wanted);
+        outputs_free(&wanted);
+        outputs_free(&got);
+        problem_free(&unbounded);
+        problem_free(&far_ones);
+    }
+    mha_context_destroy(context);
 }
 
 static void bad_pointers(const char *isa) {
@@ -215,7 +239,7 @@ static void messages_fit(const char *isa) {
 }
 
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(bad_fields), ISA_TEST(bad_lists), ISA_TEST(bad_pointers),
-                                     ISA_TEST(messages_fit)};
+    static const isa_test tests[] = {ISA_TEST(bad_fields), ISA_TEST(bad_lists), ISA_TEST(unbounded_windows),
+                                     ISA_TEST(bad_pointers), ISA_TEST(messages_fit)};
     return isa_tests_run(tests, COUNT(tests));
 }

@@ -1,6 +1,8 @@
 #define _DEFAULT_SOURCE
-/* Which kernels a context gets: MHA_ISA, the option, and names that are unknown or that this CPU lacks. */
+/* Which kernels a context gets: MHA_ISA, the option, and names that are unknown or that this CPU lacks; options that
+ * make no context. */
 #include "mha/mha.h"
+#include "mistake.h"
 #include "test.h"
 
 #include <stdio.h>
@@ -107,6 +109,42 @@ static void unknown_names_are_errors(void **state) {
     choose("avx9000", "scalar", MHA_OK, message); /* the option comes first */
 }
 
+static void *some_allocate(void *user, size_t bytes) {
+    (void)user;
+    return malloc(bytes);
+}
+
+static void some_release(void *user, void *memory) {
+    (void)user;
+    free(memory);
+}
+
+static void bad_options(void **state) {
+    (void)state;
+    mha_context *context = NULL;
+    mha_context_options options;
+    char message[256];
+#define BAD(field, bits, ...) MISTAKE(mha_context_options, field, bits, MHA_INVALID_ARGUMENT, __VA_ARGS__)
+    const mistake mistakes[] = {
+        BAD(exp, 3, "exp", "3", "expected"),
+        BAD(exp, -1, "exp", "expected"),
+        BAD(allocator.allocate, (intptr_t)some_allocate, "allocator", "expected", "both"),
+        BAD(allocator.release, (intptr_t)some_release, "allocator", "expected", "both"),
+        BAD(struct_size, 7, "struct_size", "7", "expected"),
+        BAD(struct_size, 1 << 20, "struct_size", "1048576", "expected"),
+    };
+#undef BAD
+    for (size_t i = 0; i < COUNT(mistakes); i++) {
+        mha_context_options_init(&options, sizeof options);
+        mistake_make(&mistakes[i], &options);
+        context = (mha_context *)(uintptr_t)1;
+        mistake_check(&mistakes[i], mha_context_create(&options, &context, message, sizeof message), message);
+        assert_null(context);
+    }
+    assert_int_equal(MHA_INVALID_ARGUMENT, mha_context_create(NULL, NULL, message, sizeof message));
+    assert_non_null(strstr(message, "context"));
+}
+
 static void cpu_features_fit_the_isas(void **state) {
     (void)state;
     char text[256], part[4] = "xyz";
@@ -128,6 +166,7 @@ int main(void) {
         cmocka_unit_test(default_is_the_best),
         cmocka_unit_test(each_name_is_obeyed),
         cmocka_unit_test(unknown_names_are_errors),
+        cmocka_unit_test(bad_options),
         cmocka_unit_test(cpu_features_fit_the_isas),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
