@@ -59,11 +59,21 @@ static void make_weights(layer_problem *p, const layer_spec *given, guard_side s
     n->wv = d->wv = make_linear(p, LV, v, s->kv_dim, (s->biases & BIAS_V) != 0, side, r);
 }
 
+/* Rows from one batch item to the next, and from one token to the next. */
+static void row_steps(const layer_spec *s, int which, int64_t tokens, int64_t *item, int64_t *token) {
+    const sharing sharing = which == X_OUT ? OWN_TOKENS : s->sharing;
+    *token = sharing == SAME_TOKENS || sharing == SAME_ALL ? 0 : 1;
+    *item = sharing == OWN_TOKENS ? tokens + s->item_gap : sharing == SLIDING || sharing == SAME_TOKENS ? 1 : 0;
+}
+
 static mha_activation activation(layer_problem *p, int which, int64_t tokens, int64_t width, guard_side side, rng *r) {
-    const int64_t stride = width + p->spec.gap, item = tokens + p->spec.item_gap;
-    const int64_t rows = p->spec.batch == 0 ? 0 : p->spec.batch * item - p->spec.item_gap;
+    const int64_t stride = width + p->spec.gap;
+    int64_t item, token;
+    row_steps(&p->spec, which, tokens, &item, &token);
+    const bool empty = p->spec.batch == 0 || tokens == 0;
+    const int64_t rows = empty ? 0 : (p->spec.batch - 1) * item + (tokens - 1) * token + 1;
     p->memory[which] = matrix(rows, width, p->spec.gap, 1, side, r);
-    return (mha_activation){p->memory[which].data, MHA_F32, {item * stride, stride}};
+    return (mha_activation){p->memory[which].data, MHA_F32, {item * stride, token * stride}};
 }
 
 static void make_mask(layer_problem *p, int64_t kv_len, guard_side side, rng *r) {
@@ -103,6 +113,7 @@ static void make_args(layer_problem *p, guard_side side, rng *r) {
 void layer_problem_make(layer_problem *p, const layer_spec *given, guard_side side) {
     memset(p, 0, sizeof *p);
     p->spec = *given;
+    p->side = side;
     layer_spec *s = &p->spec;
     if (s->v_head_dim == 0) s->v_head_dim = s->head_dim;
     if (s->kv_dim == 0) s->kv_dim = s->q_dim;
@@ -119,12 +130,17 @@ void layer_problem_free(layer_problem *p) {
 }
 
 void layer_text(const layer_spec *s, char *text, size_t bytes) {
+    static const char *const sharings[] = {"", " sliding", " same items", " same tokens", " same item and token"};
+    const long long left = s->left != NULL ? *s->left : -1, right = s->right != NULL ? *s->right : -1;
     snprintf(text, bytes,
-             "%s: heads %d:%d of %d/%d, width %d/%d/%d%s biases %u gap %d, batch %d q_len %d kv_len %d%s%s%s seed %d",
+             "%s: heads %d:%d of %d/%d, width %d/%d/%d%s biases %u gap %d item gap %d%s, batch %d q_len %d kv_len %d "
+             "scale %g%s window %lld/%lld offset %lld+%lld%s%s%s seed %d",
              s->what, (int)s->q_heads, (int)s->kv_heads, (int)s->head_dim, (int)s->v_head_dim, (int)s->q_dim,
-             (int)s->kv_dim, (int)s->out_dim, s->stacked ? " stacked" : "", s->biases, (int)s->gap, (int)s->batch,
-             (int)s->q_len, (int)s->kv_len, s->causal ? " causal" : "", s->lens ? " lens" : "", s->mask ? " mask" : "",
-             (int)s->seed);
+             (int)s->kv_dim, (int)s->out_dim, s->stacked ? " stacked" : "", s->biases, (int)s->gap, (int)s->item_gap,
+             sharings[s->sharing], (int)s->batch, (int)s->q_len, (int)s->kv_len,
+             s->scale != NULL ? (double)*s->scale : -INFINITY, s->causal ? " causal" : "", left, right,
+             (long long)s->q_offset, (long long)s->q_offset_step, s->lens ? " lens" : "", s->mask ? " mask" : "",
+             s->scores ? " scores" : "", (int)s->seed);
 }
 
 /* items of rows of cols */
@@ -151,14 +167,14 @@ layer_outputs layer_outputs_take(layer_problem *p) {
 
 layer_outputs layer_run(layer_problem *p, const mha_layer *layer, const mha_executor *executor, const char *isa) {
     const layer_spec *s = &p->spec;
-    char what[256];
+    char what[512];
     size_t bytes = 0;
     ptrdiff_t offset;
     layer_text(s, what, sizeof what);
     const size_t n_workers = executor != NULL ? executor->n_workers : 1;
     if (mha_layer_workspace_size(layer, &p->args, n_workers, &bytes) != MHA_OK)
         fail_msg("isa %s: no workspace size; %s", isa, what);
-    guard workspace = guard_make(bytes, GUARD_END, 0);
+    guard workspace = guard_make(bytes, p->side, 0);
     if (mha_layer_forward(layer, &p->args, executor, workspace.data, bytes) != MHA_OK) {
         char message[256];
         mha_layer_check(layer, &p->args, executor, workspace.data, bytes, message, sizeof message);

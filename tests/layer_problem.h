@@ -7,6 +7,15 @@
 
 enum { BIAS_Q = 1, BIAS_K = 2, BIAS_V = 4, BIAS_O = 8, BIAS_ALL = 15 };
 
+/* Where a token of batch item b lies in the inputs: which share memory. */
+typedef enum sharing {
+    OWN_TOKENS,
+    SLIDING,     /* item b begins at token b of the first one: batch and token stride are the same */
+    SAME_ITEMS,  /* batch stride 0 */
+    SAME_TOKENS, /* token stride 0: an item's tokens are one */
+    SAME_ALL     /* both */
+} sharing;
+
 typedef struct layer_spec {
     const char *what;
     int64_t q_heads, kv_heads, head_dim, v_head_dim, q_dim, kv_dim, out_dim; /* the last four: 0 is the default */
@@ -14,6 +23,7 @@ typedef struct layer_spec {
     unsigned biases;                 /* BIAS_* */
     int64_t gap;                     /* beyond the rows of weights, inputs and output */
     int64_t item_gap;                /* rows between batch items of inputs and output */
+    sharing sharing;                 /* item_gap is then the output's */
     int64_t batch, q_len, kv_len;    /* kv_len -1: self-attention */
     bool causal, lens, mask;         /* kv_lens; an additive mask with -inf, the same for all heads */
     bool scores;                     /* the attention weights */
@@ -28,6 +38,7 @@ enum { X_Q, X_KV, X_MASK, X_OUT, X_SCORES, N_ACTIVATIONS };
 
 typedef struct layer_problem {
     layer_spec spec; /* with defaults resolved */
+    guard_side side; /* of the workspace, too */
     mha_layer_desc desc, naive_desc;
     mha_layer_args args; /* points into this struct: do not move it */
     guard weight[N_WEIGHTS], bias[N_WEIGHTS], memory[N_ACTIVATIONS];

@@ -10,7 +10,7 @@
 #include <string.h>
 
 static void check_run(const char *isa, layer_problem *p, const mha_layer *layer, const naive_layer_result *wanted) {
-    char what[256];
+    char what[512];
     layer_text(&p->spec, what, sizeof what);
     layer_outputs first = layer_run(p, layer, NULL, isa);
     check_values(isa, what, "out", first.out, &wanted->out);
@@ -67,161 +67,64 @@ static void check_layers(const char *isa, const layer_spec *specs, size_t n) {
     }
 }
 
-static const layer_spec base = {
-    .what = "layer", .q_heads = 3, .kv_heads = 3, .head_dim = 8, .q_dim = 24, .batch = 2, .q_len = 7, .kv_len = -1};
+#define HEADS(q, kv, dim)    .q_heads = (q), .kv_heads = (kv), .head_dim = (dim)
+#define TOKENS(items, q, kv) .batch = (items), .q_len = (q), .kv_len = (kv) /* kv -1: self-attention */
+
+static const layer_spec base = {.what = "layer", HEADS(3, 3, 8), .q_dim = 24, TOKENS(2, 7, -1)};
 
 static void forms(const char *isa) {
     static const layer_spec specs[] = {
-        {.what = "plain",
-         .q_heads = 4,
-         .kv_heads = 4,
-         .head_dim = 16,
-         .q_dim = 64,
-         .batch = 2,
-         .q_len = 20,
-         .kv_len = -1},
-        {.what = "GQA", .q_heads = 6, .kv_heads = 2, .head_dim = 8, .q_dim = 48, .batch = 1, .q_len = 9, .kv_len = -1},
-        {.what = "MQA", .q_heads = 4, .kv_heads = 1, .head_dim = 5, .q_dim = 21, .batch = 2, .q_len = 6, .kv_len = -1},
-        {.what = "v_head_dim",
-         .q_heads = 3,
-         .kv_heads = 3,
-         .head_dim = 7,
-         .v_head_dim = 12,
-         .q_dim = 33,
-         .batch = 2,
-         .q_len = 5,
-         .kv_len = -1},
-        {.what = "out_dim",
-         .q_heads = 2,
-         .kv_heads = 2,
-         .head_dim = 9,
-         .q_dim = 30,
-         .out_dim = 17,
-         .batch = 1,
-         .q_len = 50,
-         .kv_len = -1},
-        {.what = "cross",
-         .q_heads = 2,
-         .kv_heads = 2,
-         .head_dim = 8,
-         .q_dim = 16,
-         .batch = 2,
-         .q_len = 5,
-         .kv_len = 31},
+        {.what = "plain", HEADS(4, 4, 16), .q_dim = 64, TOKENS(2, 20, -1)},
+        {.what = "GQA", HEADS(6, 2, 8), .q_dim = 48, TOKENS(1, 9, -1)},
+        {.what = "MQA", HEADS(4, 1, 5), .q_dim = 21, TOKENS(2, 6, -1)},
+        {.what = "v_head_dim", HEADS(3, 3, 7), .v_head_dim = 12, .q_dim = 33, TOKENS(2, 5, -1)},
+        {.what = "out_dim", HEADS(2, 2, 9), .q_dim = 30, .out_dim = 17, TOKENS(1, 50, -1)},
+        {.what = "cross", HEADS(2, 2, 8), .q_dim = 16, TOKENS(2, 5, 31)},
         {.what = "cross, kv_dim",
-         .q_heads = 4,
-         .kv_heads = 2,
-         .head_dim = 8,
+         HEADS(4, 2, 8),
          .v_head_dim = 6,
          .q_dim = 19,
          .kv_dim = 40,
          .out_dim = 23,
          .biases = BIAS_ALL,
-         .batch = 3,
-         .q_len = 11,
-         .kv_len = 70},
-        {.what = "stacked",
-         .q_heads = 4,
-         .kv_heads = 4,
-         .head_dim = 16,
-         .q_dim = 64,
-         .stacked = true,
-         .batch = 2,
-         .q_len = 12,
-         .kv_len = -1},
+         TOKENS(3, 11, 70)},
+        {.what = "stacked", HEADS(4, 4, 16), .q_dim = 64, .stacked = true, TOKENS(2, 12, -1)},
         {.what = "stacked, biases, GQA",
-         .q_heads = 6,
-         .kv_heads = 2,
-         .head_dim = 7,
+         HEADS(6, 2, 7),
          .v_head_dim = 9,
          .q_dim = 31,
          .stacked = true,
          .biases = BIAS_ALL,
          .gap = 3,
-         .batch = 2,
-         .q_len = 12,
-         .kv_len = -1},
+         TOKENS(2, 12, -1)},
         {.what = "batch items apart",
-         .q_heads = 3,
-         .kv_heads = 3,
-         .head_dim = 8,
+         HEADS(3, 3, 8),
          .q_dim = 24,
          .kv_dim = 40,
          .gap = 2,
          .item_gap = 5,
-         .batch = 3,
-         .q_len = 13,
-         .kv_len = 110},
-        {.what = "stacked, cross",
-         .q_heads = 2,
-         .kv_heads = 2,
-         .head_dim = 8,
-         .q_dim = 16,
-         .stacked = true,
-         .biases = BIAS_Q,
-         .batch = 1,
-         .q_len = 3,
-         .kv_len = 9},
-        {.what = "one token",
-         .q_heads = 4,
-         .kv_heads = 4,
-         .head_dim = 16,
-         .q_dim = 64,
-         .batch = 1,
-         .q_len = 1,
-         .kv_len = -1},
-        {.what = "decode",
-         .q_heads = 4,
-         .kv_heads = 2,
-         .head_dim = 16,
-         .q_dim = 64,
-         .batch = 2,
-         .q_len = 1,
-         .kv_len = 1100},
-        {.what = "wide",
-         .q_heads = 4,
-         .kv_heads = 4,
-         .head_dim = 64,
-         .q_dim = 256,
-         .biases = BIAS_ALL,
-         .batch = 1,
-         .q_len = 130,
-         .kv_len = -1},
-        {.what = "deep",
-         .q_heads = 1,
-         .kv_heads = 1,
-         .head_dim = 8,
-         .q_dim = 700,
-         .batch = 1,
-         .q_len = 4,
-         .kv_len = -1},
-        {.what = "batch 0",
-         .q_heads = 2,
-         .kv_heads = 2,
-         .head_dim = 8,
-         .q_dim = 16,
-         .batch = 0,
-         .q_len = 4,
-         .kv_len = -1},
-        {.what = "no query",
-         .q_heads = 2,
-         .kv_heads = 2,
-         .head_dim = 8,
-         .q_dim = 16,
-         .batch = 2,
-         .q_len = 0,
-         .kv_len = 4},
-        {.what = "no key: the output's bias",
-         .q_heads = 2,
-         .kv_heads = 2,
-         .head_dim = 8,
-         .q_dim = 16,
-         .biases = BIAS_ALL,
-         .batch = 2,
-         .q_len = 3,
-         .kv_len = 0},
+         TOKENS(3, 13, 110)},
+        {.what = "stacked, cross", HEADS(2, 2, 8), .q_dim = 16, .stacked = true, .biases = BIAS_Q, TOKENS(1, 3, 9)},
+        {.what = "one token", HEADS(4, 4, 16), .q_dim = 64, TOKENS(1, 1, -1)},
+        {.what = "decode", HEADS(4, 2, 16), .q_dim = 64, TOKENS(2, 1, 1100)},
+        {.what = "wide", HEADS(4, 4, 64), .q_dim = 256, .biases = BIAS_ALL, TOKENS(1, 130, -1)},
+        {.what = "deep", HEADS(1, 1, 8), .q_dim = 700, TOKENS(1, 4, -1)},
+        {.what = "batch 0", HEADS(2, 2, 8), .q_dim = 16, TOKENS(0, 4, -1)},
+        {.what = "no query", HEADS(2, 2, 8), .q_dim = 16, TOKENS(2, 0, 4)},
+        {.what = "no key: the output's bias", HEADS(2, 2, 8), .q_dim = 16, .biases = BIAS_ALL, TOKENS(2, 3, 0)},
     };
     check_layers(isa, specs, COUNT(specs));
+}
+
+/* Inputs whose tokens share memory, as windows over one sequence do, or one sequence for all batch items. */
+static void shared_inputs(const char *isa) {
+    for (sharing sharing = SLIDING; sharing <= SAME_ALL; sharing++)
+        for (int cross = 0; cross < 2; cross++) {
+            layer_spec s = base;
+            s.what = "shared inputs", s.sharing = sharing;
+            s.batch = 3, s.kv_len = cross ? 11 : -1;
+            check_layers(isa, &s, 1);
+        }
 }
 
 static void biases_and_gaps(const char *isa) {
@@ -300,7 +203,7 @@ static void batch_bits(const char *isa) {
 }
 
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(forms), ISA_TEST(biases_and_gaps), ISA_TEST(options), ISA_TEST(tails),
-                                     ISA_TEST(batch_bits)};
+    static const isa_test tests[] = {ISA_TEST(forms),   ISA_TEST(shared_inputs), ISA_TEST(biases_and_gaps),
+                                     ISA_TEST(options), ISA_TEST(tails),         ISA_TEST(batch_bits)};
     return isa_tests_run(tests, COUNT(tests));
 }
