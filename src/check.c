@@ -44,6 +44,10 @@ static mha_status check_options(mha_attention_args *args, mha_message message) {
             return mha_say(message, MHA_INVALID_ARGUMENT,
                            "kv_lens[%" PRId64 "] is %" PRId64 ", expected 0 to kv_len, %" PRId64, b, args->kv_lens[b],
                            args->kv_len);
+    if (args->reserved != 0)
+        return mha_say(message, MHA_UNSUPPORTED,
+                       "reserved is %" PRIu32 ", expected 0: the feature is newer than version %s", args->reserved,
+                       mha_version());
     return mha_check_range("scores_mode", (int64_t)args->scores_mode, MHA_SCORES_RAW, MHA_SCORES_SOFTMAX, message);
 }
 
@@ -131,6 +135,9 @@ mha_status mha_plan_check_memory(const mha_plan *plan, const void *workspace, mh
     TRY(lse_span(a, &spans[LSE], message));
     return mha_span_check_outputs(spans, OUTPUTS, OPERANDS, message);
 }
+
+_Static_assert(sizeof(mha_attention_args) == offsetof(mha_attention_args, reserved) + sizeof(uint32_t),
+               "a struct that grows ends with a field: what lies in padding cannot be told from a new one");
 
 static const mha_attention_args default_args = {
     .struct_size = sizeof(mha_attention_args),
