@@ -151,6 +151,8 @@ static void bad_lists(const char *isa) {
         BAD(kv_lens, (intptr_t)one_more, "kv_lens[1]", "10", "kv_len, 9"),
         BAD(kv_lens, (intptr_t)negative, "kv_lens[0]", "-1", "expected"),
         BAD(kv_lens, (intptr_t)highest, "kv_lens[1]", "9223372036854775807", "expected"),
+        BAD(kv_lens, (intptr_t)one_more + 4, "kv_lens", "alignment", "8 bytes"),
+        BAD(q_offsets, (intptr_t)below + 4, "q_offsets", "alignment", "8 bytes"),
         BAD(q_offsets, (intptr_t)highest, "q_offsets[1]", "9223372036854775807", "expected"),
         BAD(q_offsets, (intptr_t)above, "q_offsets[1]", "1152921504606846977", "2^60"),
         BAD(q_offsets, (intptr_t)below, "q_offsets[0]", "-1152921504606846977", "-2^60"),

@@ -185,6 +185,7 @@ static void inputs(const char *isa) {
     const mistake bad_lists[] = {
         ARGS(kv_lens, (intptr_t)long_one, "kv_lens[1]", "8", "kv_len, 7"),
         ARGS(kv_lens, (intptr_t)negative, "kv_lens[0]", "-1", "expected"),
+        ARGS(kv_lens, (intptr_t)long_one + 4, "kv_lens", "alignment", "8 bytes"),
         ARGS(q_offsets, (intptr_t)far, "q_offsets[1]", "-1152921504606846977", "expected"),
     };
     for (size_t i = 0; i < COUNT(bad_lists); i++) refuse(&bad_lists[i], layer, &p.args, workspace, size);
