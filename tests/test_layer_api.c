@@ -69,6 +69,7 @@ static const mistake bad_args[] = {
     ARGS(window_left, -2, "window_left", "-2", "expected"),
     ARGS(q_offset, INT64_MAX, "q_offset", "9223372036854775807", "expected"),
     ARGS(scores_mode, 5, "scores_mode", "5", "expected"),
+    MISTAKE(mha_layer_args, reserved, 1, MHA_UNSUPPORTED, "reserved", "1", "expected 0"),
     ARGS(struct_size, 1, "struct_size", "1", "expected"),
 };
 
