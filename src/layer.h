@@ -8,8 +8,8 @@ enum { MHA_WQ, MHA_WK, MHA_WV, MHA_WO, MHA_WEIGHTS };
 
 struct mha_layer {
     const mha_context *context;
-    mha_layer_desc sizes;         /* without weights */
-    const void *packed;           /* header, weights and biases; within the layer's own memory unless borrowed */
+    mha_layer_desc sizes; /* without weights */
+    const void *packed;   /* header, weights and biases; within the layer's own memory unless borrowed */
     size_t packed_bytes;
     mha_gemm weight[MHA_WEIGHTS]; /* packed, bias, in, out; point into it */
 };
