@@ -4,6 +4,8 @@
 #include "arrays.h"
 #include "threads.h"
 
+#include <unistd.h>
+
 namespace mha_python {
 
 // The functions of an operation; Object is a context or a layer.
@@ -14,12 +16,31 @@ template <class Object, class Args> struct Operation {
                         char *sentence, size_t sentence_bytes);
 };
 
+// Gives up the GIL for a scope.  A thread that asks for it back while the interpreter finalizes is ended by Python before
+// 3.14: pthread_exit unwinds the stack, which aborts the process in a destructor.  Such a thread sleeps instead.
+class WithoutGil {
+  public:
+    WithoutGil() = default;
+    WithoutGil(const WithoutGil &) = delete;
+    WithoutGil &operator=(const WithoutGil &) = delete;
+    ~WithoutGil() {
+        try {
+            PyEval_RestoreThread(state_);
+        } catch (...) { // nothing that is thrown: asking beforehand whether Python finalizes would leave a race
+            for (;;) pause();
+        }
+    }
+
+  private:
+    PyThreadState *const state_ = PyEval_SaveThread();
+};
+
 template <class Object, class Args>
 void run(const Operation<Object, Args> &operation, const Object *object, const Args &args, size_t threads) {
     char sentence[512] = "";
     mha_status status;
     {
-        const nb::gil_scoped_release release;
+        const WithoutGil without_gil;
         const mha_executor workers = executor(threads);
         size_t bytes = 0;
         void *memory = nullptr;

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -32,7 +34,9 @@ def test_default(qkv):
         mha.set_num_threads(before)
 
 
-@pytest.mark.parametrize("threads, error", [(0, ValueError), (-1, ValueError), (4097, ValueError), (1.0, TypeError)])
+@pytest.mark.parametrize(
+    "threads, error", [(0, ValueError), (-1, ValueError), (4097, ValueError), (2**70, ValueError), (1.0, TypeError)]
+)
 def test_bad_default(threads, error):
     with pytest.raises(error):
         mha.set_num_threads(threads)
@@ -88,13 +92,41 @@ def test_gil_is_released():
     assert steps > 10
 
 
+DAEMONS = """
+import threading, time, mha, numpy as np
+x = np.ones((1, 4, 64, 32), np.float32)
+layer = mha.Layer(*np.ones((4, 32, 32), np.float32), q_heads=4)
+inside = threading.Barrier(7)
+
+def start(call):
+    def work():
+        inside.wait()
+        while True:
+            call()
+    threading.Thread(target=work, daemon=True).start()
+
+for threads in (1, 1, 2):
+    start(lambda: mha.attention(x, x, x, threads=threads))
+    start(lambda: layer(x[0], threads=threads))
+inside.wait()
+time.sleep(0.1)
+"""
+
+
+@pytest.mark.parametrize("repetition", range(5))
+def test_exit_while_daemon_threads_compute(repetition):
+    """Python ends them when they ask for the GIL, which must not end the process."""
+    run = subprocess.run([sys.executable, "-c", DAEMONS], capture_output=True, text=True, timeout=60, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
 def in_child(work):
     """Run `work` in a forked child; return what it exits with."""
     child = os.fork()
     if child == 0:
         try:
             os._exit(0 if work() else 1)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - pytest must not go on in the child
             os._exit(2)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
