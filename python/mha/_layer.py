@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mha import _context, _mha, _threads
-from mha._options import options
+from mha._options import integer, options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,11 +16,15 @@ if TYPE_CHECKING:
     F32 = NDArray[np.float32]
 
 
+_MOST_HEADS = 1 << 24  # the library's limit, asked for here because shapes are divided by heads first
+
+
 class Layer:
-    """Concat(head_1 ... head_h) Wo, with head_i = attention(x Wq_i, kv Wk_i, kv Wv_i).
+    """Concat(head_1 ... head_h) Wo, with head_i = attention(q Wq_i, kv Wk_i, kv Wv_i).
 
     Weights are in PyTorch's layout, [out, in], as in ``y = x @ weight.T + bias``; they are packed once for the context's
-    kernels and not needed afterwards. Either `wq`, `wk` and `wv` or `wqkv` must be given.
+    kernels and not needed afterwards. Rows must be contiguous and apart from each other. Either `wq`, `wk` and `wv` or
+    `wqkv` must be given.
 
     Parameters
     ----------
@@ -49,14 +53,14 @@ class Layer:
     Raises
     ------
     ValueError
-        If shapes do not fit each other.
+        If shapes do not fit each other, or a weight is empty or its rows are not apart.
     TypeError
         If a weight is missing, no array, or of a dtype that is not supported.
 
     Examples
     --------
     >>> layer = mha.Layer(wq, wk, wv, wo, q_heads=12)
-    >>> y = layer(x, causal=True)
+    >>> y = layer(q, causal=True)
     >>> np.save("layer.npy", layer.packed)
     >>> layer = mha.Layer.from_packed(np.load("layer.npy", mmap_mode="r"))
     """
@@ -85,7 +89,8 @@ class Layer:
         else:
             _refuse("wqkv is", wq=wq, wk=wk, wv=wv, bq=bq, bk=bk, bv=bv)
         handle = _context.resolve(context)
-        kv_heads = q_heads if kv_heads is None else kv_heads
+        q_heads = integer("q_heads", q_heads, 1, _MOST_HEADS)
+        kv_heads = q_heads if kv_heads is None else integer("kv_heads", kv_heads, 1, _MOST_HEADS)
         packed = _mha.pack(handle, wq, wk, wv, wo, wqkv, bq, bk, bv, bo, bqkv, q_heads, kv_heads)
         self._adopt(handle, packed)
 
@@ -111,7 +116,7 @@ class Layer:
         return layer
 
     def _adopt(self, handle: _mha.Context, packed: Any) -> None:
-        self.packed = packed
+        self._packed = packed
         self._layer = _mha.Layer(handle, packed)
         (
             self.q_heads,
@@ -123,9 +128,13 @@ class Layer:
             self.out_dim,
         ) = self._layer.sizes
 
+    @property
+    def packed(self) -> Any:
+        return self._packed
+
     def __call__(
         self,
-        x: F32,
+        q: F32,
         kv: F32 | None = None,
         *,
         mask: NDArray[np.bool_] | F32 | None = None,
@@ -142,10 +151,10 @@ class Layer:
 
         Parameters
         ----------
-        x : ndarray of float32, shape (batch, q_len, q_dim)
+        q : ndarray of float32, shape (batch, q_len, q_dim)
             Queries are projected from it.
         kv : ndarray of float32, shape (batch, kv_len, kv_dim)
-            Keys and values are projected from it; by default from `x`: self-attention.
+            Keys and values are projected from it; by default from `q`: self-attention.
         mask, causal, q_offset, window, scale, kv_lens, threads
             As in `attention`.
         return_weights : bool
@@ -165,7 +174,7 @@ class Layer:
             As in `attention`.
         """
         return self._layer.forward(
-            x,
+            q,
             kv,
             options(mask, causal, q_offset, window, scale, kv_lens),
             bool(return_weights),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from operator import index
 from typing import TYPE_CHECKING, Any
 
@@ -18,19 +19,36 @@ if TYPE_CHECKING:
     Window = tuple[int | None, int | None]
 
 
+_INT64 = np.iinfo(np.int64)
+
+
+def integer(name: str, value: int, least: int = _INT64.min, most: int = _INT64.max) -> int:
+    """`value`, if it is an integer in that range."""
+    try:
+        number = index(value)
+    except TypeError:
+        raise TypeError(f"{name} is of type {type(value).__name__}, expected an integer") from None
+    if not least <= number <= most:
+        raise ValueError(f"{name} is {number}, expected {least} to {most}")
+    return number
+
+
 def _integers(name: str, values: Integers) -> NDArray[np.int64]:
-    array = np.asarray(values)
-    if array.dtype.kind not in "iu" and array.size > 0:
+    array = np.asarray(values, None if hasattr(values, "dtype") else object)  # a list's numbers as they are
+    if array.dtype.kind not in "iuO":
         raise TypeError(f"{name} has dtype {array.dtype}, expected integers")
-    return np.ascontiguousarray(array, dtype=np.int64)
+    if array.dtype.kind != "i":  # a cast would wrap or round
+        for i, value in np.ndenumerate(array):
+            integer(f"{name}{list(i) or ''}", value)
+    return np.asarray(array, np.int64, order="C")
 
 
-def _offsets(q_offset: int | Integers | None) -> tuple[int, NDArray[np.int64] | None]:
+def _offsets(q_offset: Any) -> tuple[int, NDArray[np.int64] | None]:
     """One offset, or one of each batch item."""
     if q_offset is None:
         return 0, None
-    if isinstance(q_offset, (int, np.integer)):
-        return int(q_offset), None
+    if np.ndim(q_offset) == 0:
+        return integer("q_offset", q_offset), None
     return 0, _integers("q_offset", q_offset)
 
 
@@ -40,7 +58,21 @@ def _window(window: Window | None) -> tuple[int, int]:
     if not isinstance(window, (tuple, list)) or len(window) != 2:
         raise TypeError(f"window is {window!r}, expected a pair (left, right)")
     left, right = window
-    return (-1 if left is None else index(left)), (-1 if right is None else index(right))
+    return (
+        -1 if left is None else integer("window_left", left),
+        -1 if right is None else integer("window_right", right),
+    )
+
+
+def _scale(scale: float | None) -> float | None:
+    if scale is None:
+        return None
+    try:
+        return math.copysign(scale, scale)  # float(), but not of text
+    except TypeError:
+        raise TypeError(f"scale is of type {type(scale).__name__}, expected a number") from None
+    except OverflowError:
+        raise ValueError(f"scale is {scale}, expected a finite float32") from None
 
 
 def options(
@@ -57,6 +89,6 @@ def options(
         bool(causal),
         *_offsets(q_offset),
         *_window(window),
-        scale,
+        _scale(scale),
         None if kv_lens is None else _integers("kv_lens", kv_lens),
     )

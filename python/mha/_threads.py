@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from operator import index
+
+from mha._options import integer
 
 
 def _available() -> int:
@@ -13,11 +14,8 @@ def _available() -> int:
     return os.cpu_count() or 1
 
 
-def _checked(name: str, threads: int) -> int:
-    threads = index(threads)
-    if not 1 <= threads <= 4096:
-        raise ValueError(f"{name} is {threads}, expected 1 to 4096")
-    return threads
+def _checked(threads: int) -> int:
+    return integer("threads", threads, 1, 4096)
 
 
 _default = _available()
@@ -48,9 +46,9 @@ def set_num_threads(threads: int) -> None:
         If `threads` is not in 1 to 4096.
     """
     global _default
-    _default = _checked("threads", threads)
+    _default = _checked(threads)
 
 
 def resolve(threads: int | None) -> int:
     """The number of threads of one call."""
-    return _default if threads is None else _checked("threads", threads)
+    return _default if threads is None else _checked(threads)

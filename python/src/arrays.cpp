@@ -9,7 +9,7 @@ namespace {
 
 using Code = nb::dlpack::dtype_code;
 
-constexpr const char *BOOL_OR_FLOAT = "bool or float32";
+constexpr const char *DTYPES[] = {"float32", "bool or float32", "int64", "uint8"}; // of each Array::Elements
 
 bool is(nb::dlpack::dtype dtype, Code code, int bits) {
     return dtype.code == static_cast<uint8_t>(code) && dtype.bits == bits && dtype.lanes == 1;
@@ -44,13 +44,29 @@ std::string type_of(nb::handle object) { return nb::type_name(object.type()).c_s
 
 } // namespace
 
-Array::Array(const char *name, nb::handle object, Access access) : name_(name) {
-    if (!nb::try_cast(object, array_, false))
-        type_error(std::string(name) + " is of type " + type_of(object) + ", expected an array in CPU memory");
+Array::Array(const char *name, nb::handle object, Access access, Elements elements) : name_(name), elements_(elements) {
+    if (!nb::try_cast(object, array_, false)) refuse(object);
     nb::ndarray<nb::device::cpu> writable;
     if (access == WRITE && !nb::try_cast(object, writable, false))
         value_error(std::string(name) + " is read-only, expected a writable array");
     data_ = const_cast<void *>(array_.data());
+}
+
+// NumPy has arrays that DLPack cannot express.
+void Array::refuse(nb::handle object) const {
+    if (!nb::isinstance(object, nb::module_::import_("numpy").attr("ndarray")))
+        type_error(std::string(name_) + " is of type " + type_of(object) + ", expected an array in CPU memory");
+    const auto bytes = nb::cast<int64_t>(object.attr("itemsize"));
+    for (const nb::handle stride : nb::object(object.attr("strides")))
+        if (bytes > 0 && nb::cast<int64_t>(stride) % bytes != 0)
+            value_error(std::string(name_) + " has a stride of " + nb::str(stride).c_str() +
+                        " bytes, expected a multiple of its element's " + std::to_string(bytes));
+    const nb::object dtype = object.attr("dtype");
+    refuse_dtype(nb::str(dtype).c_str());
+}
+
+void Array::refuse_dtype(const std::string &dtype) const {
+    type_error(std::string(name_) + " has dtype " + dtype + ", expected " + DTYPES[elements_]);
 }
 
 int64_t Array::stride(size_t axis) const {
@@ -61,13 +77,13 @@ int64_t Array::stride(size_t axis) const {
 }
 
 // Which floating-point types there are is left to the library.
-mha_dtype Array::dtype(const char *expected) const {
+mha_dtype Array::dtype() const {
     const nb::dlpack::dtype dtype = array_.dtype();
     if (is(dtype, Code::Float, 32)) return MHA_F32;
     if (is(dtype, Code::Float, 16)) return MHA_F16;
     if (is(dtype, Code::Bfloat, 16)) return MHA_BF16;
-    if (is(dtype, Code::Bool, 8) && expected == BOOL_OR_FLOAT) return MHA_BOOL;
-    type_error(std::string(name_) + " has dtype " + text(dtype) + ", expected " + expected);
+    if (is(dtype, Code::Bool, 8) && elements_ == BOOLS_OR_FLOATS) return MHA_BOOL;
+    refuse_dtype(text(dtype));
 }
 
 void Array::expect(const Shape &expected, const char *axes) const {
@@ -86,18 +102,27 @@ void Array::expect_contiguous_rows() const {
                     " in its last dimension, expected 1: that dimension must be contiguous");
 }
 
+void Array::expect_matrix(const char *axes) const {
+    expect_rank(2, axes);
+    if (shape(0) == 0 || shape(1) == 0)
+        value_error(std::string(name_) + " has shape " + text(Shape{shape(0), shape(1)}) +
+                    ", expected at least one element in each dimension");
+    expect_contiguous_rows();
+    if (shape(0) > 1 && stride(0) < shape(1))
+        value_error(std::string(name_) + " has stride " + std::to_string(stride(0)) +
+                    " in its first dimension, expected at least " + std::to_string(shape(1)));
+}
+
 const int64_t *Array::integers(int64_t size) const {
     expect({size}, "[batch]");
-    if (!is(array_.dtype(), Code::Int, 64))
-        type_error(std::string(name_) + " has dtype " + text(array_.dtype()) + ", expected int64");
+    if (!is(array_.dtype(), Code::Int, 64)) refuse_dtype(text(array_.dtype()));
     expect_contiguous_rows();
     return static_cast<const int64_t *>(data_);
 }
 
 const float *Array::floats(int64_t size) const {
     expect({size}, "[out]");
-    if (!is(array_.dtype(), Code::Float, 32))
-        type_error(std::string(name_) + " has dtype " + text(array_.dtype()) + ", expected float32");
+    if (!is(array_.dtype(), Code::Float, 32)) refuse_dtype(text(array_.dtype()));
     expect_contiguous_rows();
     return static_cast<const float *>(data_);
 }
@@ -127,7 +152,7 @@ mha_score_tensor scores(const Array &array) {
 mha_score_tensor broadcast_mask(const Array &array, const Shape &shape) {
     Shape expected = shape;
     const size_t rank = array.rank();
-    mha_score_tensor mask = {array.data(), array.dtype(BOOL_OR_FLOAT), {0, 0, 0, 0}};
+    mha_score_tensor mask = {array.data(), array.dtype(), {0, 0, 0, 0}};
     for (size_t i = 0; i < rank && i < 4; i++) { // from the last axis backwards
         const size_t axis = 3 - i, own = rank - 1 - i;
         if (array.shape(own) == 1) expected[axis] = 1;

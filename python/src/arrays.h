@@ -23,13 +23,14 @@ constexpr int64_t ANY = -1; // an extent that is free in an expected shape
 class Array {
   public:
     enum Access { READ, WRITE };
+    enum Elements { FLOATS, BOOLS_OR_FLOATS, INTEGERS, BYTES };
 
     Array() = default;
-    Array(const char *name, nb::handle object, Access access);
+    Array(const char *name, nb::handle object, Access access, Elements elements = FLOATS);
 
     bool given() const { return array_.is_valid(); }
     void *data() const { return data_; }
-    mha_dtype dtype(const char *expected = "float32") const; // raises TypeError if it can be no such type
+    mha_dtype dtype() const; // raises TypeError if it can be no such type
     size_t rank() const { return array_.ndim(); }
     size_t bytes() const { return array_.nbytes(); }
     int64_t shape(size_t axis) const { return array_.shape_ptr()[axis]; }
@@ -38,7 +39,8 @@ class Array {
     // Raises ValueError unless the shape is the one expected, which `axes` describes.
     void expect(const Shape &expected, const char *axes) const;
     void expect_rank(size_t rank, const char *axes) const;
-    void expect_contiguous_rows() const; // the last axis has stride 1
+    void expect_contiguous_rows() const;        // the last axis has stride 1
+    void expect_matrix(const char *axes) const; // not empty, rows contiguous and apart
 
     // A vector of `size` contiguous 64-bit integers.
     const int64_t *integers(int64_t size) const;
@@ -46,7 +48,11 @@ class Array {
     const float *floats(int64_t size) const;
 
   private:
+    [[noreturn]] void refuse(nb::handle object) const;
+    [[noreturn]] void refuse_dtype(const std::string &dtype) const;
+
     const char *name_ = "";
+    Elements elements_ = FLOATS;
     nb::ndarray<nb::ro, nb::device::cpu> array_;
     void *data_ = nullptr;
 };

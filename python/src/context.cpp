@@ -40,8 +40,8 @@ float scale_option(std::optional<double> scale) {
     return value;
 }
 
-Array optional_array(const char *name, nb::handle object) {
-    return object.is_none() ? Array() : Array(name, object, Array::READ);
+Array optional_array(const char *name, nb::handle object, Array::Elements elements) {
+    return object.is_none() ? Array() : Array(name, object, Array::READ, elements);
 }
 
 } // namespace
@@ -61,9 +61,10 @@ Context::Context(std::optional<std::string> isa, const std::string &exp) {
 
 Options::Options(nb::handle mask, bool is_causal, int64_t q_offset, nb::handle q_offsets, int64_t window_left,
                  int64_t window_right, std::optional<double> scale, nb::handle kv_lens)
-    : mask(optional_array("mask", mask)), q_offsets(optional_array("q_offset", q_offsets)),
-      kv_lens(optional_array("kv_lens", kv_lens)), is_causal(is_causal), q_offset(q_offset), window_left(window_left),
-      window_right(window_right), scale(scale_option(scale)) {}
+    : mask(optional_array("mask", mask, Array::BOOLS_OR_FLOATS)),
+      q_offsets(optional_array("q_offset", q_offsets, Array::INTEGERS)),
+      kv_lens(optional_array("kv_lens", kv_lens, Array::INTEGERS)), is_causal(is_causal), q_offset(q_offset),
+      window_left(window_left), window_right(window_right), scale(scale_option(scale)) {}
 
 void bind_context(nb::module_ &module) {
     nb::class_<Context>(module, "Context")

@@ -1,6 +1,7 @@
 #include "context.h"
 #include "run.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <new>
 
@@ -15,27 +16,26 @@ struct Linear {
     Linear(const char *weight_name, nb::handle weight_object, const char *bias_name, nb::handle bias_object) {
         if (!weight_object.is_none()) weight = Array(weight_name, weight_object, Array::READ);
         if (!bias_object.is_none()) bias = Array(bias_name, bias_object, Array::READ);
-        if (weight.given()) weight.expect_rank(2, "[out, in]");
+        if (weight.given()) weight.expect_matrix("[out, in]");
     }
 
     int64_t out() const { return weight.shape(0); }
     int64_t in() const { return weight.shape(1); }
 
     mha_linear describe() const {
-        weight.expect_contiguous_rows();
         return {weight.data(), weight.dtype(), weight.stride(0), bias.given() ? bias.floats(out()) : nullptr};
     }
 };
 
 struct Weights {
     Linear wq, wk, wv, wo, wqkv;
-    int64_t q_heads, kv_heads;
+    int64_t q_heads, kv_heads; // at least 1
 
     mha_layer_desc describe() const;
 };
 
-// Sizes follow from the shapes; what does not divide or agree is left to the library, which says so.
-int64_t per_head(int64_t width, int64_t heads) { return heads > 0 ? width / heads : 0; }
+// Sizes follow from the shapes; heads that do not share are left to the library, which says so.
+int64_t per_head(int64_t width, int64_t heads) { return std::max(width / heads, int64_t{1}); }
 
 void describe_separate(const Weights &w, mha_layer_desc &desc) {
     desc.head_dim = per_head(w.wq.out(), w.q_heads);
@@ -82,7 +82,7 @@ nb::object pack(const Context &context, const Weights &weights) {
     if (memory == nullptr) throw std::bad_alloc();
     const nb::capsule owner(memory, [](void *p) noexcept { std::free(p); });
     {
-        const nb::gil_scoped_release release;
+        const WithoutGil without_gil;
         status = mha_layer_pack(context.handle.get(), &desc, memory, bytes, sentence, sizeof sentence);
     }
     if (status != MHA_OK) raise_status(status, sentence);
@@ -99,7 +99,7 @@ struct Layer {
 };
 
 Layer::Layer(const Context &context, nb::handle buffer)
-    : context(context.handle), packed("packed", buffer, Array::READ) {
+    : context(context.handle), packed("packed", buffer, Array::READ, Array::BYTES) {
     packed.expect_rank(1, "bytes");
     packed.expect_contiguous_rows();
     char sentence[512] = "";
@@ -114,20 +114,20 @@ Layer::Layer(const Context &context, nb::handle buffer)
 
 constexpr Operation<mha_layer, mha_layer_args> FORWARD = {mha_layer_workspace_size, mha_layer_forward, mha_layer_check};
 
-nb::object forward(const Layer &layer, nb::handle x_object, nb::handle kv_object, const Options &options,
+nb::object forward(const Layer &layer, nb::handle q_object, nb::handle kv_object, const Options &options,
                    bool return_weights, nb::handle out_given, size_t threads) {
-    const Array x("x", x_object, Array::READ);
-    x.expect({ANY, ANY, layer.sizes.q_dim}, "[batch, q_len, q_dim]");
-    const Shape out_shape = {x.shape(0), x.shape(1), layer.sizes.out_dim};
+    const Array q("q", q_object, Array::READ);
+    q.expect({ANY, ANY, layer.sizes.q_dim}, "[batch, q_len, q_dim]");
+    const Shape out_shape = {q.shape(0), q.shape(1), layer.sizes.out_dim};
     const nb::object out_object = out_given.is_none() ? empty(out_shape) : nb::borrow(out_given);
     const Array out("out", out_object, Array::WRITE);
     out.expect(out_shape, "[batch, q_len, out_dim]");
     Array kv;
     mha_layer_args args;
     mha_layer_args_init(&args, sizeof args);
-    args.batch = x.shape(0);
-    args.q_len = x.shape(1);
-    args.q = activation(x);
+    args.batch = q.shape(0);
+    args.q_len = q.shape(1);
+    args.q = activation(q);
     args.out = activation(out);
     if (!kv_object.is_none()) {
         kv = Array("kv", kv_object, Array::READ);
@@ -169,7 +169,7 @@ void bind_layer(nb::module_ &module) {
         nb::arg("bqkv").none(), nb::arg("q_heads"), nb::arg("kv_heads"));
     nb::class_<Layer>(module, "Layer")
         .def(nb::init<const Context &, nb::handle>(), nb::arg("context"), nb::arg("packed").none())
-        .def("forward", &forward, nb::arg("x").none(), nb::arg("kv").none(), nb::arg("options"),
+        .def("forward", &forward, nb::arg("q").none(), nb::arg("kv").none(), nb::arg("options"),
              nb::arg("return_weights"), nb::arg("out").none(), nb::arg("threads"))
         .def_prop_ro("sizes", [](const Layer &layer) {
             const mha_layer_desc &s = layer.sizes;

@@ -129,6 +129,12 @@ def test_packed_is_not_copied(rng):
     assert not packed.flags.writeable
 
 
+def test_packed_is_read_only(rng):
+    layer = make_layer(make_weights(rng))
+    with pytest.raises(AttributeError):
+        layer.packed = layer.packed
+
+
 def aligned(data):
     buffer = np.empty(len(data) + 64, np.uint8)
     start = -buffer.ctypes.data % 64
@@ -161,6 +167,11 @@ def without(weights, *names):
     return {name: weight for name, weight in weights.items() if name not in names}
 
 
+def apart(weight, stride):
+    """The weight's last row as the first one, and others that far from each other; to be looked at only."""
+    return np.lib.stride_tricks.as_strided(weight[-1], weight.shape, (4 * stride, 4))
+
+
 def test_bad_weights(rng):
     weights = make_weights(rng)
     for name, bad, error, sentence in [
@@ -173,29 +184,49 @@ def test_bad_weights(rng):
         ("wv", weights["wv"][:, :-1], ValueError, r"wv has shape \(18, 34\), expected \(18, 35\)"),
         ("wo", weights["wo"][:, :-1], ValueError, r"wo has shape \(41, 53\), expected"),
         ("wq", weights["wq"].T.copy().T, ValueError, "wq has stride"),
+        ("wq", apart(weights["wq"], 0), ValueError, "wq has stride 0 in its first dimension, expected at least 50"),
+        ("wk", apart(weights["wk"], -35), ValueError, "wk has stride -35 in its first dimension, expected at least 35"),
+        ("wo", apart(weights["wo"], 53), ValueError, "wo has stride 53 in its first dimension, expected at least 54"),
+        ("wo", weights["wo"][:0], ValueError, r"wo has shape \(0, 54\), expected at least one element in each"),
+        ("wv", weights["wv"][:, :0], ValueError, r"wv has shape \(18, 0\), expected at least one element in each"),
+        ("wo", weights["wo"].astype(">f4"), TypeError, "wo has dtype >f4, expected float32"),
         ("bq", weights["bq"][:-1], ValueError, r"bq has shape \(65,\), expected \(66,\)"),
         ("bo", weights["bo"].astype(np.float64), TypeError, "bo has dtype float64"),
     ]:
         with pytest.raises(error, match=sentence):
             make_layer(weights | {name: bad})
-    with pytest.raises(ValueError, match="q_heads"):
-        mha.Layer(**weights, q_heads=0)
-    with pytest.raises(ValueError, match="heads"):
-        mha.Layer(**weights, q_heads=6, kv_heads=0)
-    with pytest.raises(ValueError):
-        mha.Layer(**weights, q_heads=6, kv_heads=4)
+    for wqkv in (apart(weights["wq"], 0), weights["wq"][:, :0]):
+        with pytest.raises(ValueError, match="wqkv has"):
+            mha.Layer(wo=weights["wo"], wqkv=wqkv, q_heads=2)
+
+
+def test_bad_heads(rng):
+    weights = make_weights(rng)
+    for heads, error, sentence in [
+        ({"q_heads": 0}, ValueError, "q_heads is 0, expected 1 to"),
+        ({"q_heads": -4}, ValueError, "q_heads is -4, expected 1 to"),
+        ({"q_heads": 2**70}, ValueError, f"q_heads is {2**70}, expected 1 to"),
+        ({"q_heads": 6.0}, TypeError, "q_heads is of type float, expected an integer"),
+        ({"q_heads": 55}, ValueError, r"wo has shape \(41, 54\), expected \(\*, 55\)"),
+        ({"q_heads": 6, "kv_heads": 0}, ValueError, "kv_heads is 0, expected 1 to"),
+        ({"q_heads": 6, "kv_heads": -1}, ValueError, "kv_heads is -1, expected 1 to"),
+        ({"q_heads": 6, "kv_heads": 4}, ValueError, r"wk has shape \(22, 35\), expected \(44, \*\)"),
+    ]:
+        with pytest.raises(error, match=sentence):
+            mha.Layer(**weights, **heads)
 
 
 def test_bad_calls(rng, inputs):
     layer = make_layer(make_weights(rng))
     x, kv = inputs
     for arguments, error, sentence in [
-        ((x[..., :-1], kv), ValueError, r"x has shape \(3, 14, 49\), expected \(\*, \*, 50\)"),
+        ((x[..., :-1], kv), ValueError, r"q has shape \(3, 14, 49\), expected \(\*, \*, 50\)"),
         ((x, kv[..., :-1]), ValueError, r"kv has shape \(3, 19, 34\), expected \(3, \*, 35\)"),
         ((x, kv[:2]), ValueError, "kv has shape"),
-        ((x[0], kv), ValueError, "x has shape"),
-        ((x.tolist(), kv), TypeError, "x is of type list"),
-        ((x.astype(np.float64), kv), TypeError, "x has dtype float64"),
+        ((x[0], kv), ValueError, "q has shape"),
+        ((x.tolist(), kv), TypeError, "q is of type list"),
+        ((x.astype(np.float64), kv), TypeError, "q has dtype float64"),
+        ((x.astype(np.float16), kv), TypeError, "q.dtype is MHA_F16"),
         ((x,), ValueError, "kv"),  # self-attention needs q_dim == kv_dim
     ]:
         with pytest.raises(error, match=sentence):
@@ -204,3 +235,5 @@ def test_bad_calls(rng, inputs):
         layer(x, kv, kv_lens=[1, 2, 20])
     with pytest.raises(ValueError, match="out has shape"):
         layer(x, kv, out=np.empty((3, 14, 40), np.float32))
+    with pytest.raises(ValueError, match="out .* intersects q"):
+        layer(q=x, kv=kv, out=x[..., :41])  # sentences name arguments as one writes them
