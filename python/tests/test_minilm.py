@@ -46,7 +46,7 @@ def test_embeddings(stored, batch_size, context):
 
 def test_heads():
     tokens, weights = encoder.Encoder(encoder.model_directory()).heads("To be, or not to be.", 1)
-    assert tokens == "[CLS] to be , or not to be . [SEP]".split()
+    assert tokens == ["[CLS]", "to", "be", ",", "or", "not", "to", "be", ".", "[SEP]"]
     assert weights.shape == (12, 10, 10)
     np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-6)
     looks, rests = heads.habit(tokens, weights[2])
