@@ -16,8 +16,8 @@ template <class Object, class Args> struct Operation {
                         char *sentence, size_t sentence_bytes);
 };
 
-// Gives up the GIL for a scope.  A thread that asks for it back while the interpreter finalizes is ended by Python before
-// 3.14: pthread_exit unwinds the stack, which aborts the process in a destructor.  Such a thread sleeps instead.
+// Gives up the GIL for a scope.  Python before 3.14 ends a thread that asks for it back while it is finalizing:
+// pthread_exit unwinds the stack, which aborts the process in a destructor.  Such a thread sleeps instead.
 class WithoutGil {
   public:
     WithoutGil() = default;
