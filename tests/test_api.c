@@ -54,6 +54,7 @@ static const mistake mistakes[] = {
     BAD(out.stride[1], 0, "out", "stride 0", "expected"),
     BAD(out.stride[2], 0, "out", "stride 0", "expected"),
     BAD(out.stride[2], 7, "out", "stride 7", "expected"),
+    BAD(out.stride[1], 36, "out", "stride 36", "expected"), /* beyond a head's last row, but within it: it ends at 40 */
     BAD(lse.stride[0], 0, "lse", "stride 0", "expected"),
     BAD(lse.stride[2], 0, "lse", "stride 0", "expected"),
     BAD(scores.stride[0], 0, "scores", "stride 0", "expected"),

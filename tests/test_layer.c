@@ -142,6 +142,7 @@ static void options(const char *isa) {
         {.what = "causal", .causal = true},
         {.what = "causal, offset", .causal = true, .q_offset = -2},
         {.what = "offset per batch item", .causal = true, .q_offset_step = 4},
+        {.what = "offset and length per batch item", .causal = true, .q_offset_step = 4, .lens = true},
         {.what = "window, left", .left = &(const int64_t){3}},
         {.what = "window, right", .right = &(const int64_t){2}, .q_offset = 1},
         {.what = "lengths", .lens = true},
