@@ -18,18 +18,41 @@ enum {
     SLEEF = 2,
     THREADS = 4, /* as many as the machine has processors */
     DRAM = 8,    /* every run reads another K and V, so that they come from DRAM */
+    BTHD = 16,   /* tensors [batch, tokens, heads, dim] */
 };
 
+/* batch, query heads, KV heads, queries, keys, head_dim */
 static const shape prefill_shapes[] = {
-    {1, 12, 12, 512, 512, 64, 0},        {1, 12, 12, 512, 512, 64, CAUSAL}, {1, 12, 12, 512, 512, 64, SLEEF},
-    {1, 12, 12, 512, 512, 64, THREADS},  {1, 12, 12, 32, 32, 64, 0},        {1, 12, 12, 77, 77, 64, 0},
-    {8, 12, 12, 128, 128, 32, 0},        {1, 16, 16, 2048, 2048, 64, 0},    {1, 16, 16, 2048, 2048, 64, CAUSAL},
-    {1, 32, 8, 1024, 1024, 128, CAUSAL}, {1, 16, 16, 512, 512, 80, 0},
+    {1, 12, 12, 512, 512, 64, 0},
+    {1, 12, 12, 512, 512, 64, BTHD},
+    {1, 12, 12, 512, 512, 64, CAUSAL},
+    {1, 12, 12, 512, 512, 64, SLEEF},
+    {1, 12, 12, 512, 512, 64, THREADS},
+    {1, 16, 16, 2048, 2048, 64, 0},
+    {1, 16, 16, 2048, 2048, 64, BTHD}, /* a token every 4,096 bytes */
+    {1, 16, 16, 2048, 2048, 64, CAUSAL},
+    {1, 16, 16, 2048, 2048, 64, THREADS},
+    {1, 8, 8, 1024, 1024, 128, 0},
+    {1, 8, 8, 1024, 1024, 128, BTHD},
+    {1, 4, 4, 4096, 4096, 128, 0},
+    {1, 32, 8, 1024, 1024, 128, CAUSAL},
+    {1, 32, 8, 1024, 1024, 128, CAUSAL | THREADS},
+    {1, 16, 16, 512, 512, 80, 0},
+    {1, 12, 12, 32, 32, 64, 0},
+    {8, 12, 12, 32, 32, 64, 0},
+    {1, 12, 12, 77, 77, 64, 0},
+    {1, 12, 12, 128, 128, 64, 0},
+    {8, 12, 12, 128, 128, 64, 0},
+    {8, 12, 12, 128, 128, 32, 0},
 };
 
 static const shape decode_shapes[] = {
-    {1, 12, 12, 1, 512, 64, 0},     {1, 32, 8, 1, 4096, 128, 0},     {1, 32, 32, 1, 4096, 128, 0},
-    {1, 32, 8, 1, 4096, 128, DRAM}, {1, 32, 32, 1, 4096, 128, DRAM},
+    {1, 1, 1, 1, 16, 64, 0},     /* what a call costs beside its work */
+    {1, 8, 2, 1, 256, 128, 0},   /* a second-level cache holds K and V */
+    {1, 32, 8, 1, 1024, 128, 0}, /* a third-level one */
+    {1, 32, 8, 1, 4096, 128, 0},     {1, 32, 32, 1, 4096, 128, DRAM},  {1, 32, 8, 1, 4096, 128, DRAM},
+    {1, 32, 1, 1, 4096, 128, DRAM},  {1, 32, 32, 1, 65536, 128, DRAM}, {1, 32, 8, 1, 65536, 128, DRAM},
+    {1, 32, 1, 1, 65536, 128, DRAM},
 };
 
 typedef struct attention {
@@ -51,8 +74,11 @@ static size_t kv_copies(const shape *s) {
     return s->variant & DRAM ? (size_t)(bench_dram_bytes() / (double)(2 * k_floats(s) * sizeof(float))) + 1 : 1;
 }
 
-static mha_tensor bhtd(const float *data, int64_t heads, int64_t tokens, int64_t dim) {
-    return (mha_tensor){(void *)data, MHA_F32, {heads * tokens * dim, tokens * dim, dim}};
+static mha_tensor tensor(const float *data, const shape *s, int64_t heads, int64_t tokens) {
+    const int64_t dim = s->head_dim;
+    mha_tensor t = {(void *)data, MHA_F32, {heads * tokens * dim, tokens * dim, dim}};
+    if (s->variant & BTHD) t.stride[1] = dim, t.stride[2] = heads * dim;
+    return t;
 }
 
 static void set_args(attention *a, const shape *s) {
@@ -68,10 +94,10 @@ static void set_args(attention *a, const shape *s) {
     a->args.kv_len = s->kv_len;
     a->args.head_dim = s->head_dim;
     a->args.is_causal = (s->variant & CAUSAL) != 0;
-    a->args.q = bhtd(a->kv + a->kv_floats * a->kv_copies, s->q_heads, s->q_len, s->head_dim);
-    a->args.k = bhtd(a->kv, s->kv_heads, s->kv_len, s->head_dim);
-    a->args.v = bhtd(a->kv + k_floats(s), s->kv_heads, s->kv_len, s->head_dim);
-    a->args.out = bhtd(a->out, s->q_heads, s->q_len, s->head_dim);
+    a->args.q = tensor(a->kv + a->kv_floats * a->kv_copies, s, s->q_heads, s->q_len);
+    a->args.k = tensor(a->kv, s, s->kv_heads, s->kv_len);
+    a->args.v = tensor(a->kv + k_floats(s), s, s->kv_heads, s->kv_len);
+    a->args.out = tensor(a->out, s, s->q_heads, s->q_len);
 }
 
 static void teardown(void *state) {
@@ -128,13 +154,15 @@ static void add_prefill(const bench_row *row, const shape *s) {
     if (s->kv_heads == s->q_heads) snprintf(heads, sizeof heads, "H%d", (int)s->q_heads);
     else snprintf(heads, sizeof heads, "H%d.KV%d", (int)s->q_heads, (int)s->kv_heads);
     if (s->variant & THREADS) snprintf(threads, sizeof threads, ".threads%d", (int)c.threads);
-    bench_add(&c, "prefill/%s/%s/B%d.%s.T%d.D%d%s%s%s", row->isa, row->dtype, (int)s->batch, heads, (int)s->q_len,
-              (int)s->head_dim, s->variant & CAUSAL ? ".causal" : "", s->variant & SLEEF ? ".sleef" : "", threads);
+    bench_add(&c, "prefill/%s/%s/B%d.%s.T%d.D%d%s%s%s%s", row->isa, row->dtype, (int)s->batch, heads, (int)s->q_len,
+              (int)s->head_dim, s->variant & BTHD ? ".bthd" : "", s->variant & CAUSAL ? ".causal" : "",
+              s->variant & SLEEF ? ".sleef" : "", threads);
 }
 
 static void add_decode(const bench_row *row, const shape *s) {
     bench_case c = case_of(row, s);
     c.bytes = (double)(2 * k_floats(s) * sizeof(float));
+    c.flops = 4 * (double)(s->batch * s->q_heads * s->q_len * s->kv_len * s->head_dim);
     c.working_set = c.bytes * (double)kv_copies(s);
     bench_add(&c, "decode/%s/%s/B%d.H%d.KV%d.T%d.D%d%s", row->isa, row->dtype, (int)s->batch, (int)s->q_heads,
               (int)s->kv_heads, (int)s->kv_len, (int)s->head_dim, s->variant & DRAM ? ".DRAM" : "");

@@ -54,6 +54,7 @@ void bench_add(const bench_case *c, const char *name_format, ...) __attribute__(
 /* The families; each adds its cases for one row of kernels.inc. */
 void bench_add_limits(const bench_row *row);
 void bench_add_exp(const bench_row *row);
+void bench_add_block(const bench_row *row);
 void bench_add_attention(const bench_row *row);
 void bench_add_gemm(const bench_row *row);
 void bench_add_layer(const bench_row *row);
@@ -85,6 +86,12 @@ double bench_wall_seconds(void);
 
 /* Time-stamp counter; 0 where there is none. */
 uint64_t bench_ticks(void);
+
+/* Phases of a call on this thread since the reset; none unless built with -Dphases=true. */
+size_t bench_phase_count(void);
+const char *bench_phase_name(size_t phase);
+double bench_phase_ticks(size_t phase);
+void bench_phases_reset(void);
 
 #ifdef __cplusplus
 }

@@ -7,10 +7,13 @@
 
 typedef struct shape {
     int64_t rows, out, in;
+    bool dram; /* every run reads another copy of the weights, so that they come from DRAM */
 } shape;
 
 static const shape shapes[] = {
-    {512, 768, 768}, {512, 2304, 768}, {77, 768, 768}, {1, 768, 768}, {512, 4096, 4096},
+    {128, 768, 768, false}, {512, 768, 768, false},   {2048, 768, 768, false},
+    {77, 768, 768, false},  {512, 4096, 4096, false}, {1, 768, 768, false},
+    {1, 4096, 4096, true},  {2, 4096, 4096, true},    {4, 4096, 4096, true},
 };
 
 typedef struct product {
@@ -18,7 +21,12 @@ typedef struct product {
     mha_gemm gemm;
     int64_t rows;
     float *packed, *scratch;
+    size_t packed_floats, copies, next_copy;
 } product;
+
+static size_t copies(const shape *s, size_t packed_floats) {
+    return s->dram ? (size_t)(bench_dram_bytes() / (double)(packed_floats * sizeof(float))) + 1 : 1;
+}
 
 static const char *setup(const bench_case *self, void **state) {
     if (!self->row->supported) return bench_cpu_lacks_isa;
@@ -27,23 +35,24 @@ static const char *setup(const bench_case *self, void **state) {
     product *p = bench_allocate(sizeof *p);
     p->kernels = kernels;
     p->rows = s->rows;
-    p->packed = bench_allocate(kernels->weight_floats(s->out, s->in) * sizeof(float));
+    p->packed_floats = kernels->weight_floats(s->out, s->in);
+    p->copies = copies(s, p->packed_floats);
+    p->packed = bench_allocate(p->copies * p->packed_floats * sizeof(float));
     p->scratch = bench_allocate(kernels->gemm_scratch_floats * sizeof(float));
     const float *random = bench_random((size_t)((s->out + s->rows) * s->in));
-    kernels->pack_weights(random, s->in, s->out, s->in, p->packed);
-    p->gemm = (mha_gemm){.x = random + s->out * s->in,
-                         .x_stride = s->in,
-                         .packed = p->packed,
-                         .y_stride = s->out,
-                         .in = s->in,
-                         .out = s->out};
+    for (size_t i = 0; i < p->copies; i++)
+        kernels->pack_weights(random, s->in, s->out, s->in, p->packed + i * p->packed_floats);
+    p->gemm =
+        (mha_gemm){.x = random + s->out * s->in, .x_stride = s->in, .y_stride = s->out, .in = s->in, .out = s->out};
     p->gemm.y = bench_allocate((size_t)(s->rows * s->out) * sizeof(float));
     *state = p;
     return NULL;
 }
 
 static void run(void *state) {
-    const product *p = state;
+    product *p = state;
+    p->gemm.packed = p->packed + p->next_copy * p->packed_floats;
+    p->next_copy = (p->next_copy + 1) % p->copies;
     const int64_t step = MHA_GEMM_ROWS / p->kernels->gemm_row_step * p->kernels->gemm_row_step;
     for (int64_t row = 0; row < p->rows; row += step) {
         const int64_t end = row + step < p->rows ? row + step : p->rows;
@@ -62,13 +71,16 @@ static void teardown(void *state) {
 void bench_add_gemm(const bench_row *row) {
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         const shape *s = &shapes[i];
-        const bench_case c = {.row = row,
-                              .shape = s,
-                              .setup = setup,
-                              .run = run,
-                              .teardown = teardown,
-                              .threads = 1,
-                              .flops = 2.0 * (double)(s->rows * s->out * s->in)};
-        bench_add(&c, "gemm/%s/%s/M%d.N%d.K%d", row->isa, row->dtype, (int)s->rows, (int)s->out, (int)s->in);
+        const size_t floats = row->kernels->weight_floats(s->out, s->in);
+        bench_case c = {.row = row,
+                        .shape = s,
+                        .setup = setup,
+                        .run = run,
+                        .teardown = teardown,
+                        .threads = 1,
+                        .flops = 2.0 * (double)(s->rows * s->out * s->in)};
+        if (s->dram) c.bytes = (double)(floats * sizeof(float)), c.working_set = c.bytes * (double)copies(s, floats);
+        bench_add(&c, "gemm/%s/%s/M%d.N%d.K%d%s", row->isa, row->dtype, (int)s->rows, (int)s->out, (int)s->in,
+                  s->dram ? ".DRAM" : "");
     }
 }

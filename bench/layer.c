@@ -12,8 +12,9 @@ typedef struct shape {
 
 static const shape shapes[] = {
     {1, 512, 768, 12},
+    {8, 128, 768, 12},
+    {1, 128, 384, 12},
     {1, 32, 768, 12},
-    {8, 128, 384, 12},
 };
 
 typedef struct forward {

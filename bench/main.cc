@@ -17,6 +17,10 @@ static void count(benchmark::State &state, const bench_case &c, double seconds, 
         state.counters["GB/s"] = rate / 1e9;
         state.counters["%read"] = 100 * rate / bench_bandwidth(c.row, c.working_set);
     }
+    for (size_t phase = 0; phase < bench_phase_count(); phase++) {
+        const double share = 100 * bench_phase_ticks(phase) / ticks;
+        if (share > 0) state.counters[std::string("%") + bench_phase_name(phase)] = share;
+    }
     if (c.items > 0 && ticks > 0) state.counters[std::string("ticks/") + c.item] = ticks / (runs * c.items);
 }
 
@@ -27,6 +31,7 @@ static void run(benchmark::State &state, const bench_case *c) {
         return;
     }
     c->run(closure); // faults pages in
+    bench_phases_reset();
     const double wall_start = bench_wall_seconds(), cpu_start = bench_cpu_seconds();
     const uint64_t ticks_start = bench_ticks();
     for (auto _ : state) c->run(closure);

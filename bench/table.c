@@ -81,8 +81,8 @@ void bench_add(const bench_case *c, const char *name_format, ...) {
 
 size_t bench_case_count(void) {
     if (table.n == 0) {
-        void (*const families[])(const bench_row *) = {bench_add_limits, bench_add_exp, bench_add_attention,
-                                                       bench_add_gemm, bench_add_layer};
+        void (*const families[])(const bench_row *) = {bench_add_limits,    bench_add_exp,  bench_add_block,
+                                                       bench_add_attention, bench_add_gemm, bench_add_layer};
         for (size_t f = 0; f < sizeof families / sizeof *families; f++)
             for (size_t r = 0; r < ROWS; r++) families[f](bench_row_at(r));
     }

@@ -7,6 +7,7 @@
 #include "executor.h"
 #include "plan.h"
 #include "mask.h"
+#include "phases.h"
 #include "scores.h"
 
 typedef struct attention_call {
@@ -112,12 +113,14 @@ static void chunk_block(chunk *chunk, int64_t key0) {
         mha_tile *tile = &memory->tiles[t];
         place.rows = &memory->rows[t];
         mha_mask_tile(&place, block.keys, tile, memory->excluded + t * plan->kernels->block_keys, memory->bias);
+        mha_phase_end(MHA_PHASE_MASK);
         if (tile->begin == tile->end) continue;
         active = true;
         if (!packed) {
             plan->kernels->pack_keys(&block, memory->packed_k);
             plan->kernels->pack_values(&block, memory->packed_v);
             packed = true;
+            mha_phase_end(MHA_PHASE_PACK);
         }
         if (!one_by_one) continue;
         if (args->scores.data != NULL) tile->scores_visitor = &place;
@@ -164,8 +167,10 @@ static void attention_task(void *closure, size_t worker, size_t index) {
     chunk chunk = {.call = call};
     chunk_locate(plan, index, &chunk);
     if (chunk.split >= chunk.splits) return;
+    mha_phase_start();
     mha_worker_carve(plan, call->workers + worker * plan->worker_bytes, &chunk.memory);
     chunk_open(&chunk);
+    mha_phase_end(MHA_PHASE_LOAD);
     for (int64_t key0 = chunk.first_key / step * step; key0 < chunk.last_key; key0 += step) chunk_block(&chunk, key0);
     for (int64_t t = 0; t < chunk.tiles; t++) {
         const mha_tile_place place = {
@@ -173,6 +178,7 @@ static void attention_task(void *closure, size_t worker, size_t index) {
         mha_scores_finish(&place, &chunk.memory.tiles[t]);
         tile_close(&chunk, &chunk.memory.tiles[t], place.rows);
     }
+    mha_phase_end(MHA_PHASE_FINISH);
 }
 
 /* Merges the splits of all queries of one head. */

@@ -21,7 +21,6 @@ void mha_rows_open(const mha_plan *plan, int64_t batch, int64_t row0, int32_t n,
         rows->last_max = mha_max(rows->last_max, last);
         if (last > 0) rows->first_min = mha_min(rows->first_min, first);
     }
-    rows->first_min = mha_min(rows->first_min, rows->last_max);
 }
 
 /* Each row flips its bit where its visible keys begin and end; a running XOR over the keys then gives every key its bits

@@ -66,8 +66,9 @@ typedef struct mha_worker_memory {
 /* What the driver knows of a tile's rows beside the kernels' mha_tile. */
 typedef struct mha_rows {
     int64_t row0;
-    /* Row r sees keys first[r] <= key < last[r], but for the mask; both are 0 if it sees none.  first_min and last_max are
-     * over the rows that see a key, first_max and last_min over all: a row that sees none leaves no block full. */
+    /* Row r sees keys first[r] <= key < last[r], but for the mask; both are 0 if it sees none.  first_min (INT64_MAX) and
+     * last_max (0, if there is none) are over the rows that see a key, first_max and last_min over all: a row that sees none
+     * leaves no block full. */
     int64_t first[MHA_MAX_LANES], last[MHA_MAX_LANES];
     int64_t first_min, first_max, last_min, last_max;
 } mha_rows;

@@ -24,6 +24,7 @@
 #define MHA_SIMD_BASE_H
 
 #include "kernel.h"
+#include "phases.h"
 
 #include <float.h>
 #include <string.h>

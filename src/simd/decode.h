@@ -171,12 +171,16 @@ V_INLINE void decode_rows(const mha_softmax *softmax, const mha_kv_block *block,
                           float *s) {
     float alpha[DECODE_ROWS];
     decode_scores(block, tile, rows, s);
+    mha_phase_end(MHA_PHASE_QK);
     if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, false);
     if (tile->excluded != NULL || tile->bias != NULL) decode_modify(softmax, tile, s);
     if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, true);
+    mha_phase_end(MHA_PHASE_MODIFY);
     for (int r = 0; r < rows; r++) alpha[r] = decode_softmax(softmax, tile, r, fused, s + r * BLOCK_KEYS);
+    mha_phase_end(MHA_PHASE_SOFTMAX);
     if (tile->excluded != NULL && !values_finite(block, tile)) decode_seen_values(block, tile, s, alpha);
     else decode_values(block, tile, rows, s, alpha);
+    mha_phase_end(MHA_PHASE_PV);
 }
 
 V_INLINE void decode_tiles(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n, bool fused,

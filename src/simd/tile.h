@@ -163,12 +163,16 @@ V_INLINE void update_tile(const mha_softmax *softmax, const mha_kv_block *block,
                           bool fused, values_state *values, float *s) {
     vf max[TILE_VECTORS], alpha[TILE_VECTORS];
     multiply_keys(block, tile, vectors, s, max);
+    mha_phase_end(MHA_PHASE_QK);
     if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, false);
     if (tile->excluded != NULL || tile->bias != NULL) modify_scores(softmax, tile, vectors, s, max);
     if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, true);
+    mha_phase_end(MHA_PHASE_MODIFY);
     online_softmax(softmax, tile, vectors, fused, s, max, alpha);
+    mha_phase_end(MHA_PHASE_SOFTMAX);
     if (must_skip_values(block, tile, values)) accumulate_seen_values(block, tile, vectors, s, alpha);
     else accumulate_values(block, tile, vectors, s, alpha);
+    mha_phase_end(MHA_PHASE_PV);
 }
 
 V_INLINE void update_tiles(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n, bool fused,

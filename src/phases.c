@@ -1,0 +1,3 @@
+#include "phases.h"
+
+_Thread_local mha_phase_clock mha_phases;
