@@ -12,6 +12,7 @@
 enum {
     TILE_LANES = TILE_VECTORS * V_LANES,
     STEP = V_LANES > PANEL ? V_LANES : PANEL, /* panels are written by so many rows or columns at a time */
+    LINE = 16,                                /* floats of a cache line */
 };
 
 /* V_LANES rows (NULL: zeros) become columns: element (row, col) goes to dst + col * col_stride + row, or with PANEL <
@@ -60,17 +61,25 @@ static void K(pack_keys)(const mha_kv_block *block, float *packed) {
     pack_row_panels(block->k, block->k_stride, block->keys, block->head_dim, packed);
 }
 
-static void K(pack_values)(const mha_kv_block *block, float *packed) {
-    const int64_t dim = block->v_head_dim, whole = dim / V_LANES * V_LANES;
+/* Columns [d, d + n) of the values, zeros beyond v_head_dim.  Panels are kilobytes apart and so, often, are rows: few of
+ * them at a time, or they push each other out of the first-level cache. */
+V_INLINE void pack_value_columns(const mha_kv_block *block, int64_t d, int n, float *packed) {
     for (int64_t k = 0; k < block->keys; k++) {
         const float *row = block->v + k * block->v_stride;
-        for (int64_t d = 0; d < round_up(dim, STEP); d += V_LANES) {
-            vf x = v_zero();
-            if (d < whole) x = v_load(row + d);
-            else if (d < dim) x = v_load_n(row + d, dim - d);
-            v_store_panels(packed + (d / PANEL * BLOCK_KEYS + k) * PANEL + d % PANEL, BLOCK_KEYS * PANEL, x);
+        V_UNROLL
+        for (int64_t i = d; i < d + n; i += V_LANES) {
+            const int64_t left = block->v_head_dim - i;
+            const vf x = left >= V_LANES ? v_load(row + i) : left > 0 ? v_load_n(row + i, left) : v_zero();
+            v_store_panels(packed + (i / PANEL * BLOCK_KEYS + k) * PANEL + i % PANEL, BLOCK_KEYS * PANEL, x);
         }
     }
+}
+
+static void K(pack_values)(const mha_kv_block *block, float *packed) {
+    const int64_t dim = block->v_head_dim;
+    int64_t d = 0;
+    for (; d + LINE <= dim; d += LINE) pack_value_columns(block, d, LINE, packed);
+    for (; d < round_up(dim, STEP); d += V_LANES) pack_value_columns(block, d, V_LANES, packed);
 }
 
 static size_t K(weight_floats)(int64_t out, int64_t in) { return (size_t)round_up(out, V_LANES) * (size_t)in; }
