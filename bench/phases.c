@@ -11,7 +11,10 @@ size_t bench_phase_count(void) { return MHA_PHASES; }
 
 double bench_phase_ticks(size_t phase) { return (double)mha_phases.ticks[phase]; }
 
-void bench_phases_reset(void) { memset(&mha_phases, 0, sizeof mha_phases); }
+void bench_phases_reset(void) {
+    memset(&mha_phases, 0, sizeof mha_phases);
+    mha_phase_start();
+}
 
 #else
 

@@ -18,27 +18,39 @@ typedef struct gemm_tile {
     bool first;             /* Y holds nothing yet */
 } gemm_tile;
 
-V_INLINE void gemm_store(const gemm_tile *tile, int vectors, int i, const vf c[TILE_VECTORS]) {
-    float *y = tile->gemm->y + (tile->row + i) * tile->gemm->y_stride + tile->out;
+/* The first n lanes of vector v in row i of the tile. */
+V_INLINE void gemm_store(const gemm_tile *tile, int i, int v, int64_t n, vf c) {
+    const int64_t out = tile->out + v * V_LANES;
+    float *y = tile->gemm->y + (tile->row + i) * tile->gemm->y_stride + out;
     const float *bias = tile->gemm->bias;
-    V_UNROLL
-    for (int v = 0; v < vectors; v++) {
-        const int64_t n = tile->outs - v * V_LANES;
-        vf base = v_zero();
-        if (!tile->first) base = n >= V_LANES ? v_load(y + v * V_LANES) : v_load_n(y + v * V_LANES, n);
-        else if (bias != NULL) base = v_load_n(bias + tile->out + v * V_LANES, n);
-        const vf sum = v_add(base, c[v]);
-        if (n >= V_LANES) v_store(y + v * V_LANES, sum);
-        else v_store_n(y + v * V_LANES, sum, n);
-    }
+    vf base = v_zero();
+    if (!tile->first) base = n == V_LANES ? v_load(y) : v_load_n(y, n);
+    else if (bias != NULL) base = n == V_LANES ? v_load(bias + out) : v_load_n(bias + out, n);
+    if (n == V_LANES) v_store(y, v_add(base, c));
+    else v_store_n(y, v_add(base, c), n);
 }
 
+/* A tile at an edge of Y goes through memory: with conditions around its stores not every compiler would keep the
+ * accumulators in registers. */
 V_INLINE void gemm_rows(const gemm_tile *tile, int rows, int vectors, int valid) {
     vf c[PANEL][TILE_VECTORS];
+    float edge[PANEL][TILE_LANES];
+    const bool whole = valid == rows && tile->outs >= vectors * V_LANES;
     fma_tile(rows, vectors, tile->depth, tile->x, tile->w, tile->w_stride, c);
     V_UNROLL
-    for (int i = 0; i < rows; i++)
-        if (i < valid) gemm_store(tile, vectors, i, c[i]);
+    for (int i = 0; i < rows; i++) {
+        V_UNROLL
+        for (int v = 0; v < vectors; v++) {
+            if (whole) gemm_store(tile, i, v, V_LANES, c[i][v]);
+            else v_store(&edge[i][v * V_LANES], c[i][v]);
+        }
+    }
+    if (whole) return;
+    for (int i = 0; i < valid; i++)
+        for (int v = 0; v < vectors; v++) {
+            const int64_t left = tile->outs - v * V_LANES;
+            gemm_store(tile, i, v, left < V_LANES ? left : V_LANES, v_load(&edge[i][v * V_LANES]));
+        }
 }
 
 /* Few rows take a shorter tile; a single one is bound by reading W. */
