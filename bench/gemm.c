@@ -53,9 +53,8 @@ static void run(void *state) {
     product *p = state;
     p->gemm.packed = p->packed + p->next_copy * p->packed_floats;
     p->next_copy = (p->next_copy + 1) % p->copies;
-    const int64_t step = MHA_GEMM_ROWS / p->kernels->gemm_row_step * p->kernels->gemm_row_step;
-    for (int64_t row = 0; row < p->rows; row += step) {
-        const int64_t end = row + step < p->rows ? row + step : p->rows;
+    for (int64_t row = 0; row < p->rows; row += MHA_GEMM_ROWS) {
+        const int64_t end = row + MHA_GEMM_ROWS < p->rows ? row + MHA_GEMM_ROWS : p->rows;
         p->kernels->gemm(&p->gemm, row, end, 0, p->gemm.out, p->scratch);
     }
 }

@@ -107,12 +107,12 @@ mha_status mha_lengths_span(const char *name, const int64_t *lengths, int64_t ba
     return mha_span_resolve(span, message);
 }
 
-mha_status mha_workspace_span(const void *workspace, size_t bytes, mha_span *span, mha_message message) {
-    *span = (mha_span){.name = "workspace", .empty = true};
-    if (workspace == NULL) return MHA_OK; /* its own refusal */
-    *span = (mha_span){.name = "workspace",
+mha_status mha_bytes_span(const char *name, const void *memory, size_t bytes, mha_span *span, mha_message message) {
+    *span = (mha_span){.name = name, .empty = true};
+    if (memory == NULL) return MHA_OK; /* its own refusal */
+    *span = (mha_span){.name = name,
                        .pointer = "",
-                       .data = workspace,
+                       .data = memory,
                        .element_bytes = 1,
                        .extent = {1, 1, 1, (int64_t)bytes},
                        .stride = {0, 0, 0, 1}};
@@ -131,7 +131,7 @@ mha_status mha_plan_check_memory(const mha_plan *plan, const void *workspace, mh
     TRY(mha_scores_span("scores", &a->scores, a, false, &spans[SCORES], message));
     TRY(mha_lengths_span("kv_lens", a->kv_lens, a->batch, &spans[LENS], message));
     TRY(mha_lengths_span("q_offsets", a->q_offsets, a->batch, &spans[OFFSETS], message));
-    TRY(mha_workspace_span(workspace, plan->workspace_bytes, &spans[WORKSPACE], message));
+    TRY(mha_bytes_span("workspace", workspace, plan->workspace_bytes, &spans[WORKSPACE], message));
     TRY(lse_span(a, &spans[LSE], message));
     return mha_span_check_outputs(spans, OUTPUTS, OPERANDS, message);
 }
@@ -148,7 +148,6 @@ static const mha_attention_args default_args = {
     .scale = MHA_SCALE_DEFAULT,
     .window_left = -1,
     .window_right = -1,
-    .mask = {.dtype = MHA_BOOL},
     .scores = {.dtype = MHA_F32, .stride = {0, 0, 0, 1}},
     .scores_mode = MHA_SCORES_SOFTMAX,
 };

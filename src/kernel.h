@@ -1,6 +1,6 @@
 /* The kernel contract: what the driver (attention.c, layer.c) asks of an instruction set.
  *
- * Everything is laid out with QUERIES IN VECTOR LANES.  A tile holds up to `lanes` queries of one KV head:
+ * The tile path is laid out with QUERIES IN VECTOR LANES.  A tile holds up to `lanes` queries of one KV head:
  *
  *     q [head_dim][lanes]     the queries, transposed                 S = K Q^T   is [keys][lanes]
  *     o [v_head_dim][lanes]   the output before division, transposed  O += V^T P  is [v_head_dim][lanes]
@@ -48,7 +48,7 @@ typedef struct mha_tile {
     float *q, *o;     /* as many floats as path->q_floats and path->o_floats say */
     float *max, *sum; /* [lanes]; the driver sets -inf and 0 at first */
     int32_t rows;     /* queries: the first so many lanes */
-    int32_t lanes;    /* rows rounded up to whole vectors */
+    int32_t lanes;    /* what path->lanes makes of rows: in the tile path whole vectors */
 
     /* Set by the driver for each block.  The tile attends to keys [begin, end) of the block; empty: begin == end. */
     int32_t begin, end;
@@ -117,8 +117,7 @@ typedef struct mha_kernels {
     void (*exp[2])(const mha_softmax *softmax, const float *x, float *y, size_t n);
 
     /* projections */
-    int32_t gemm_panel;    /* outputs are packed, and tasks cut, in multiples of this */
-    int32_t gemm_row_step; /* rows are cut in multiples of this */
+    int32_t gemm_panel; /* outputs are packed, and tasks cut, in multiples of this */
     size_t (*weight_floats)(int64_t out, int64_t in);
     void (*pack_weights)(const float *weight, int64_t stride, int64_t out, int64_t in, float *packed);
     size_t gemm_scratch_floats;

@@ -34,7 +34,6 @@ static const mha_layer_args default_args = {
     .scale = MHA_SCALE_DEFAULT,
     .window_left = -1,
     .window_right = -1,
-    .mask = {.dtype = MHA_BOOL},
     .scores = {.dtype = MHA_F32, .stride = {0, 0, 0, 1}},
     .scores_mode = MHA_SCORES_SOFTMAX,
 };
@@ -81,9 +80,8 @@ static mha_status check_memory(const mha_layer *layer, const layer_call *call, c
     TRY(mha_scores_span("scores", &a->scores, attention, false, &spans[SCORES], message));
     TRY(mha_lengths_span("kv_lens", a->kv_lens, a->batch, &spans[LENS], message));
     TRY(mha_lengths_span("q_offsets", a->q_offsets, a->batch, &spans[OFFSETS], message));
-    TRY(mha_workspace_span(workspace, call->workspace_bytes, &spans[WORKSPACE], message));
-    TRY(mha_workspace_span(layer->packed, layer->packed_bytes, &spans[WEIGHTS], message)); /* bytes like those */
-    spans[WEIGHTS].name = "packed weights";
+    TRY(mha_bytes_span("workspace", workspace, call->workspace_bytes, &spans[WORKSPACE], message));
+    TRY(mha_bytes_span("packed weights", layer->packed, layer->packed_bytes, &spans[WEIGHTS], message));
     return mha_span_check_outputs(spans, OUTPUTS, OPERANDS, message);
 }
 
@@ -151,13 +149,14 @@ static mha_status lay_out(layer_call *call, const mha_layer *layer, size_t n_wor
 
     TRY(mha_plan_cut(&call->plan, n_workers, message));
     const size_t per_worker = mha_align_up(kernels->gemm_scratch_floats * sizeof(float));
-    if (__builtin_mul_overflow(per_worker, n_workers, &scratch_bytes))
+    const bool countable = !__builtin_mul_overflow(per_worker, n_workers, &scratch_bytes);
+    size_t in_turn = call->plan.workspace_bytes;
+    if (countable && scratch_bytes > in_turn) in_turn = scratch_bytes;
+    if (!countable || __builtin_add_overflow(used, in_turn + MHA_ALIGN - 1, &call->workspace_bytes) ||
+        call->workspace_bytes > PTRDIFF_MAX)
         return mha_say(message, MHA_INVALID_ARGUMENT,
-                       "n_workers is %zu, expected few enough for the workspace to fit "
-                       "in memory",
-                       n_workers);
-    used += call->plan.workspace_bytes > scratch_bytes ? call->plan.workspace_bytes : scratch_bytes;
-    call->workspace_bytes = used + MHA_ALIGN - 1;
+                       "batch is %" PRId64 " and n_workers %zu, expected few enough for the workspace to fit in memory",
+                       a->batch, n_workers);
     return MHA_OK;
 }
 
@@ -169,6 +168,9 @@ static mha_status read_args(layer_call *call, const mha_layer *layer, const mha_
     TRY(mha_read_struct(&call->args, sizeof call->args, given, "mha_layer_args", message));
     mha_layer_args *args = &call->args;
     if (args->kv_len == -1) { /* self-attention */
+        if (args->kv.data != NULL)
+            return mha_say(message, MHA_INVALID_ARGUMENT,
+                           "kv.data is %p with a kv_len of -1, expected NULL or a length", args->kv.data);
         if (layer->sizes.kv_dim != layer->sizes.q_dim)
             return mha_say(message, MHA_INVALID_ARGUMENT,
                            "kv_len is -1, self-attention, expected a kv input: kv_dim is %" PRId64 ", q_dim %" PRId64,

@@ -3,7 +3,7 @@
  * The packed form is a header and, each aligned to MHA_ALIGN, the packed weight and the bias of Wq, Wk, Wv, Wo. */
 #include "arith.h"
 #include "layer.h"
-#include "span.h"
+#include "operands.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -44,10 +44,11 @@ static mha_status check_sizes(const mha_layer_desc *desc, mha_message message) {
     return mha_check_range("out_dim", desc->out_dim, 1, most, message);
 }
 
+static const char *const names[MHA_WEIGHTS] = {"wq", "wk", "wv", "wo"};
+
 /* Outputs and inputs of each weight, few enough for all packed bytes to be counted. */
 static mha_status weight_sizes(const mha_layer_desc *desc, int64_t out[MHA_WEIGHTS], int64_t in[MHA_WEIGHTS],
                                mha_message message) {
-    static const char *const names[MHA_WEIGHTS] = {"wq", "wk", "wv", "wo"};
     const int64_t most = INT64_C(1) << 44;
     out[MHA_WQ] = desc->q_heads * desc->head_dim, in[MHA_WQ] = desc->q_dim;
     out[MHA_WK] = desc->kv_heads * desc->head_dim, in[MHA_WK] = desc->kv_dim;
@@ -60,20 +61,26 @@ static mha_status weight_sizes(const mha_layer_desc *desc, int64_t out[MHA_WEIGH
     return MHA_OK;
 }
 
+static mha_status linear_span(const char *name, const mha_linear *linear, int64_t out, int64_t in, mha_span *span,
+                              mha_message message) {
+    *span = (mha_span){.name = name,
+                       .pointer = ".weight",
+                       .data = linear->weight,
+                       .element_bytes = sizeof(float),
+                       .extent = {1, 1, out, in},
+                       .stride = {0, 0, linear->weight_stride, 1}};
+    return mha_span_resolve(span, message);
+}
+
 static mha_status check_linear(const char *name, mha_linear *linear, int64_t out, int64_t in, mha_message message) {
+    mha_span unused;
     if (linear->weight_stride == 0) linear->weight_stride = in;
     if (out > 1 && linear->weight_stride < in)
         return mha_say(message, MHA_INVALID_ARGUMENT,
                        "%s.weight_stride is %" PRId64 ", expected 0 or at least the row length, %" PRId64, name,
                        linear->weight_stride, in);
     TRY(mha_check_dtype(name, linear->dtype, false, message));
-    mha_span span = {.name = name,
-                     .pointer = ".weight",
-                     .data = linear->weight,
-                     .element_bytes = sizeof(float),
-                     .extent = {1, 1, out, in},
-                     .stride = {0, 0, linear->weight_stride, 1}};
-    return mha_span_resolve(&span, message);
+    return linear_span(name, linear, out, in, &unused, message);
 }
 
 static bool is_set(const mha_linear *linear) {
@@ -167,7 +174,7 @@ static packed_header header_of(const mha_layer_desc *desc, const mha_kernels *ke
 static void pack(const mha_layer_desc *desc, const packed_header *header, const mha_kernels *kernels, char *packed) {
     const mha_linear *linears[MHA_WEIGHTS] = {&desc->wq, &desc->wk, &desc->wv, &desc->wo};
     mha_layer layer;
-    memset(packed, 0, mha_align_up(sizeof *header));
+    memset(packed, 0, header->bytes); /* what lies between the parts too: the same layer packs to the same bytes */
     memcpy(packed, header, sizeof *header);
     lay_out(&layer, header, kernels, packed);
     for (int i = 0; i < MHA_WEIGHTS; i++) {
@@ -189,6 +196,21 @@ mha_status mha_layer_packed_size(const mha_context *context, const mha_layer_des
     return mha_succeed(message);
 }
 
+/* What is packed is not read any more once it is written. */
+static mha_status check_apart(const mha_layer_desc *desc, const void *packed, size_t bytes, mha_message message) {
+    const mha_linear *linears[MHA_WEIGHTS] = {&desc->wq, &desc->wk, &desc->wv, &desc->wo};
+    int64_t out[MHA_WEIGHTS], in[MHA_WEIGHTS];
+    mha_span spans[1 + 2 * MHA_WEIGHTS];
+    TRY(weight_sizes(desc, out, in, message));
+    TRY(mha_bytes_span("packed", packed, bytes, &spans[0], message));
+    for (int i = 0; i < MHA_WEIGHTS; i++) {
+        const size_t bias_bytes = (size_t)out[i] * sizeof(float);
+        TRY(linear_span(names[i], linears[i], out[i], in[i], &spans[1 + i], message));
+        TRY(mha_bytes_span("bias", linears[i]->bias, bias_bytes, &spans[1 + MHA_WEIGHTS + i], message));
+    }
+    return mha_span_check_outputs(spans, 1, 1 + 2 * MHA_WEIGHTS, message);
+}
+
 static mha_status check_packed(const void *packed, mha_message message) {
     if (packed != NULL && (uintptr_t)packed % MHA_ALIGN == 0) return MHA_OK;
     return mha_say(message, MHA_INVALID_ARGUMENT, "packed is %p, expected an address aligned to %d bytes", packed,
@@ -205,6 +227,7 @@ mha_status mha_layer_pack(const mha_context *context, const mha_layer_desc *give
     if (packed_bytes < header.bytes)
         return mha_say(message, MHA_WORKSPACE_TOO_SMALL, "packed_bytes is %zu, expected at least %" PRIu64,
                        packed_bytes, header.bytes);
+    TRY(check_apart(&desc, packed, (size_t)header.bytes, message));
     pack(&desc, &header, context->kernels, packed);
     return mha_succeed(message);
 }

@@ -12,6 +12,7 @@ mha_status mha_scores_span(const char *name, const mha_score_tensor *tensor, con
 mha_status mha_lengths_span(const char *name, const int64_t *lengths, int64_t batch, mha_span *span,
                             mha_message message);
 
-mha_status mha_workspace_span(const void *workspace, size_t bytes, mha_span *span, mha_message message);
+/* The workspace, or a layer's packed weights. */
+mha_status mha_bytes_span(const char *name, const void *memory, size_t bytes, mha_span *span, mha_message message);
 
 #endif

@@ -114,7 +114,8 @@ mha_status mha_plan_cut(mha_plan *plan, size_t n_workers, mha_message message) {
     size_t workers_bytes;
     if (__builtin_mul_overflow(partials, plan->partial_floats * sizeof(float), &plan->partials_bytes) ||
         __builtin_mul_overflow(plan->worker_bytes, n_workers, &workers_bytes) ||
-        __builtin_add_overflow(workers_bytes, plan->partials_bytes + MHA_ALIGN - 1, &plan->workspace_bytes))
+        __builtin_add_overflow(workers_bytes, plan->partials_bytes + MHA_ALIGN - 1, &plan->workspace_bytes) ||
+        plan->workspace_bytes > PTRDIFF_MAX)
         return mha_say(message, MHA_INVALID_ARGUMENT,
                        "n_workers is %zu, expected few enough for the workspace to fit in memory", n_workers);
     return MHA_OK;

@@ -34,7 +34,7 @@ static inline int64_t mha_plan_kv_len(const mha_plan *plan, int64_t b) {
     return plan->args.kv_lens != NULL ? plan->args.kv_lens[b] : plan->args.kv_len;
 }
 
-/* The keys of a split of batch item b; a multiple of block_keys.  A function of its kv length and of what holds for the
+/* The keys of a split of batch item b; all there are, or a multiple of block_keys.  A function of its kv length and of what holds for the
  * whole call, so that bits depend neither on the batch nor on padding. */
 int64_t mha_plan_split_keys(const mha_plan *plan, int64_t b);
 

@@ -25,8 +25,7 @@ mha_projection mha_projection_cut(const mha_kernels *kernels, const mha_gemm *we
     p.gemm.y = y.data;
     p.gemm.y_stride = y.token_stride;
     if (is_one_matrix(&x, tokens) && is_one_matrix(&y, tokens)) p.items = 1, p.rows = batch * tokens;
-    p.row_step = MHA_GEMM_ROWS / kernels->gemm_row_step * kernels->gemm_row_step;
-    p.row_tasks = mha_ceil_div(p.rows, p.row_step);
+    p.row_tasks = mha_ceil_div(p.rows, MHA_GEMM_ROWS);
 
     const int64_t panels = mha_ceil_div(weight->out, kernels->gemm_panel);
     const int64_t row_tasks = mha_max(1, p.items * p.row_tasks);
@@ -40,10 +39,10 @@ mha_projection mha_projection_cut(const mha_kernels *kernels, const mha_gemm *we
 /* Row blocks follow each other, so that a worker meets the same weights again. */
 void mha_projection_task(const mha_projection *p, int64_t index, float *scratch) {
     const int64_t row_task = index % p->row_tasks, item = index / p->row_tasks % p->items;
-    const int64_t row0 = row_task * p->row_step, out0 = index / p->row_tasks / p->items * p->out_step;
+    const int64_t row0 = row_task * MHA_GEMM_ROWS, out0 = index / p->row_tasks / p->items * p->out_step;
     mha_gemm gemm = p->gemm;
     gemm.x += item * p->x_item_stride;
     gemm.y += item * p->y_item_stride;
-    p->kernels->gemm(&gemm, row0, mha_min(p->rows, row0 + p->row_step), out0, mha_min(gemm.out, out0 + p->out_step),
+    p->kernels->gemm(&gemm, row0, mha_min(p->rows, row0 + MHA_GEMM_ROWS), out0, mha_min(gemm.out, out0 + p->out_step),
                      scratch);
 }

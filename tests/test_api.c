@@ -45,6 +45,7 @@ static const mistake mistakes[] = {
     BAD(v.dtype, 77, "v.dtype", "77", "MHA_F32"),
     BAD(k.dtype, 0, "k.dtype", "0", "MHA_F32"),
     BAD(mask.dtype, 99, "mask.dtype", "99", "MHA_BOOL"),
+    BAD(mask.dtype, 0, "mask.dtype", "0", "MHA_BOOL"), /* as initialised: neither is a default */
     BAD(scores.dtype, MHA_BOOL, "scores.dtype", "4", "MHA_F32"),
     BAD(q.stride[2], INT64_MAX, "q", "9223372036854775807", "expected"),
     BAD(k.stride[1], INT64_MIN, "k", "-9223372036854775808", "expected"),

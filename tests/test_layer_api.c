@@ -40,6 +40,7 @@ static const mistake bad_args[] = {
     ARGS(q_len, -2, "q_len", "-2", "expected"),
     ARGS(q_len, INT64_MAX, "q_len", "9223372036854775807", "expected"),
     ARGS(kv_len, -2, "kv_len", "-2", "expected"),
+    ARGS(kv_len, -1, "kv.data", "-1", "NULL"), /* a length that was not set */
     ARGS(q.data, 0, "q.data", "NULL", "expected"),
     ARGS(kv.data, 0, "kv.data", "NULL", "expected"),
     ARGS(out.data, 0, "out.data", "NULL", "expected"),

@@ -1,9 +1,11 @@
-/* Packed memory that mha_layer_pack did not write so is refused by name. */
+/* Packed memory: what mha_layer_pack did not write so is refused by name, and what it writes. */
+#define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include "isas.h"
 #include "layer_problem.h"
 #include "test.h"
 
 #include <string.h>
+#include <sys/mman.h>
 
 /* Any change of its sizes changes the bytes. */
 static const layer_spec packable = {
@@ -99,7 +101,94 @@ static void endless_names(const char *isa) {
     mha_context_destroy(context);
 }
 
+/* The same bytes whatever was there before, between the parts too. */
+static void same_bytes(const char *isa) {
+    layer_spec s = packable;
+    s.head_dim = 7, s.q_dim = 9, s.biases = BIAS_ALL;
+    mha_context *context = isa_context(isa, MHA_EXP_AUTO);
+    layer_problem p;
+    size_t bytes = 0;
+    layer_problem_make(&p, &s, GUARD_END);
+    assert_int_equal(MHA_OK, mha_layer_packed_size(context, &p.desc, &bytes, NULL, 0));
+    guard a = guard_make(bytes, GUARD_START, 0), b = guard_make(bytes, GUARD_START, 0);
+    memset(b.data, 0x55, bytes);
+    assert_int_equal(MHA_OK, mha_layer_pack(context, &p.desc, a.data, bytes, NULL, 0));
+    assert_int_equal(MHA_OK, mha_layer_pack(context, &p.desc, b.data, bytes, NULL, 0));
+    assert_memory_equal(a.data, b.data, bytes);
+    guard_free(&a);
+    guard_free(&b);
+    layer_problem_free(&p);
+    mha_context_destroy(context);
+}
+
+/* Weights and biases that lie where they are to be packed. */
+static void over_weights(const char *isa) {
+    layer_spec s = packable;
+    s.biases = BIAS_ALL;
+    mha_context *context = isa_context(isa, MHA_EXP_AUTO);
+    layer_problem p;
+    size_t bytes = 0;
+    layer_problem_make(&p, &s, GUARD_END);
+    assert_int_equal(MHA_OK, mha_layer_packed_size(context, &p.desc, &bytes, NULL, 0));
+    guard packed = guard_make(bytes + (1 << 20), GUARD_START, 0); /* room for the largest weight behind it */
+    mha_layer_desc beside = p.desc;
+    beside.wq.weight = packed.data + bytes;
+    assert_int_equal(MHA_OK, mha_layer_pack(context, &beside, packed.data, bytes, NULL, 0));
+    const size_t weights[] = {offsetof(mha_layer_desc, wq.weight), offsetof(mha_layer_desc, wk.weight),
+                              offsetof(mha_layer_desc, wv.weight), offsetof(mha_layer_desc, wo.weight),
+                              offsetof(mha_layer_desc, wo.bias)};
+    for (size_t i = 0; i < COUNT(weights); i++) {
+        mha_layer_desc desc = p.desc;
+        const void *within = packed.data + bytes - sizeof(float);
+        char message[256] = "";
+        memcpy((char *)&desc + weights[i], &within, sizeof within);
+        if (mha_layer_pack(context, &desc, packed.data, bytes, message, sizeof message) != MHA_INVALID_ARGUMENT ||
+            strstr(message, "packed") == NULL)
+            fail_msg("isa %s: weight or bias %zu was packed over itself: \"%s\"", isa, i, message);
+    }
+    guard_free(&packed);
+    layer_problem_free(&p);
+    mha_context_destroy(context);
+}
+
+/* A layer, never written but for its header, and a batch whose workspace has more bytes than can be counted. */
+static void workspace_overflow(const char *isa) {
+    enum { NUMBERS = 40, BYTES = 104 }; /* where they lie in the header */
+    mha_context *context = isa_context(isa, MHA_EXP_AUTO);
+    layer_problem p;
+    size_t small = 0, bytes = 0;
+    const int64_t q_heads = 8192, v_head_dim = 4096, one = 1;
+    const int64_t numbers[] = {q_heads, one, one, v_head_dim, one, one, one, 0};
+    layer_problem_make(&p, &packable, GUARD_END);
+    mha_layer_desc desc = p.desc; /* its weights are not read for their size */
+    desc.q_heads = q_heads, desc.v_head_dim = v_head_dim;
+    desc.kv_heads = desc.head_dim = desc.q_dim = desc.kv_dim = desc.out_dim = one;
+    assert_int_equal(MHA_OK, mha_layer_packed_size(context, &desc, &bytes, NULL, 0));
+    assert_int_equal(MHA_OK, mha_layer_packed_size(context, &p.desc, &small, NULL, 0));
+    char *packed = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    assert_true(packed != MAP_FAILED);
+    assert_int_equal(MHA_OK, mha_layer_pack(context, &p.desc, packed, small, NULL, 0));
+    memcpy(packed + NUMBERS, numbers, sizeof numbers);
+    memcpy(packed + BYTES, &bytes, sizeof bytes);
+    mha_layer *layer;
+    assert_int_equal(MHA_OK, mha_layer_borrow(context, packed, bytes, &layer, NULL, 0));
+    mha_layer_args args;
+    mha_layer_args_init(&args, sizeof args);
+    args.q_len = 64, args.kv_len = 32704;
+    size_t workspace;
+    args.batch = 1;
+    assert_int_equal(MHA_OK, mha_layer_workspace_size(layer, &args, 1, &workspace));
+    for (args.batch = INT64_C(1) << 20; args.batch <= INT64_C(32880064); args.batch += INT64_C(1) << 20)
+        if (mha_layer_workspace_size(layer, &args, 1, &workspace) == MHA_OK && workspace < (size_t)args.batch << 32)
+            fail_msg("isa %s: a workspace of %zu bytes for a batch of %lld", isa, workspace, (long long)args.batch);
+    mha_layer_destroy(layer);
+    munmap(packed, bytes);
+    layer_problem_free(&p);
+    mha_context_destroy(context);
+}
+
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(packed_memory), ISA_TEST(corrupt_header), ISA_TEST(endless_names)};
+    static const isa_test tests[] = {ISA_TEST(packed_memory), ISA_TEST(corrupt_header), ISA_TEST(endless_names),
+                                     ISA_TEST(same_bytes),    ISA_TEST(over_weights),   ISA_TEST(workspace_overflow)};
     return isa_tests_run(tests, COUNT(tests));
 }

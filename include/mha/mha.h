@@ -11,7 +11,8 @@
  * - Nothing is global.  A context or layer may be used by any number of threads at once; destroy it when none does.
  * - Arguments are checked before a byte of output is written.
  * - The caller owns all it passes in; the library keeps no pointer after a call returns, except where said.
- * - Structs open with struct_size, so that they can grow: fill them with their _init function, then set fields.
+ * - Structs named _options, _args and _desc open with struct_size, so that they can grow; all others stay as they are.
+ *   Fill those with their _init function, then set fields.
  *   A smaller struct than the library knows gets defaults for the rest; of a larger one the unknown tail must be zero,
  *   otherwise it asks for something this version cannot do (MHA_UNSUPPORTED).
  */
@@ -138,7 +139,7 @@ typedef struct mha_tensor {
     int64_t stride[3]; /* batch, head, token */
 } mha_tensor;
 
-/* [batch, q_heads, q_len, kv_len], as mask or as output.  data NULL: none. */
+/* [batch, q_heads, q_len, kv_len], as mask or as output.  data NULL: none.  A mask's dtype must be set. */
 typedef struct mha_score_tensor {
     void *data;
     mha_dtype dtype;
@@ -183,7 +184,7 @@ typedef struct mha_attention_args {
     mha_tensor k;   /* [batch, kv_heads, kv_len, head_dim] */
     mha_tensor v;   /* [batch, kv_heads, kv_len, v_head_dim] */
     mha_tensor out; /* [batch, q_heads,  q_len,  v_head_dim]; must not intersect an input, except that it may be rows of
-                       a buffer that also holds inputs, if all its rows are apart from theirs (same token stride) */
+                       a buffer that also holds inputs, if each keeps to its own part of every token's stride */
 
     float scale; /* MHA_SCALE_DEFAULT, or any finite value */
     bool is_causal;
@@ -202,6 +203,7 @@ typedef struct mha_attention_args {
     uint32_t reserved; /* 0 */
 } mha_attention_args;
 
+/* Zeros, but dtypes of MHA_F32 (the mask's is none), the default scale, no windows, MHA_SCORES_SOFTMAX. */
 MHA_API void mha_attention_args_init(mha_attention_args *args, size_t struct_size);
 
 /* Bytes of workspace that mha_attention needs with n_workers (1 for a NULL executor): at most 1 MiB a worker for
@@ -260,7 +262,7 @@ typedef struct mha_layer mha_layer;
 MHA_API mha_status mha_layer_packed_size(const mha_context *context, const mha_layer_desc *desc, size_t *packed_bytes,
                                          char *message, size_t message_bytes);
 
-/* Packs the weights into packed[0..packed_bytes), 64-byte aligned.  It may be written to a file and mapped later; it is
+/* Packs the weights into packed[0..packed_bytes), 64-byte aligned, apart from them.  It may be written to a file and mapped later; it is
  * only valid for contexts with the same instruction set and the same library version. */
 MHA_API mha_status mha_layer_pack(const mha_context *context, const mha_layer_desc *desc, void *packed,
                                   size_t packed_bytes, char *message, size_t message_bytes);
@@ -290,7 +292,7 @@ typedef struct mha_activation {
 typedef struct mha_layer_args {
     size_t struct_size;
     int64_t batch, q_len;
-    int64_t kv_len;     /* -1: self-attention, keys and values come from q and kv is not read */
+    int64_t kv_len;     /* -1: self-attention, keys and values come from q and kv.data is NULL */
     mha_activation q;   /* [batch, q_len, q_dim] */
     mha_activation kv;  /* [batch, kv_len, kv_dim] */
     mha_activation out; /* [batch, q_len, out_dim] */
@@ -306,6 +308,7 @@ typedef struct mha_layer_args {
     uint32_t reserved;
 } mha_layer_args;
 
+/* As mha_attention_args_init, and self-attention. */
 MHA_API void mha_layer_args_init(mha_layer_args *args, size_t struct_size);
 
 /* As for attention; this workspace grows with batch * (q_len + kv_len), for the projected Q, K, V and the heads. */

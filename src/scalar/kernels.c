@@ -242,7 +242,6 @@ const mha_kernels mha_kernels_f32_scalar = {
     .softmax_row = {softmax_row_sleef, softmax_row_fused},
     .exp = {exp_array_sleef, exp_array_fused},
     .gemm_panel = GEMM_PANEL,
-    .gemm_row_step = 1,
     .weight_floats = weight_floats,
     .pack_weights = pack_weights,
     .gemm = gemm,

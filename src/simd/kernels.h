@@ -50,7 +50,6 @@ const mha_kernels K(kernels) = {
     .softmax_row = {K(softmax_row_sleef), K(softmax_row_fused)},
     .exp = {K(exp_sleef), K(exp_fused)},
     .gemm_panel = TILE_LANES,
-    .gemm_row_step = PANEL,
     .weight_floats = K(weight_floats),
     .pack_weights = K(pack_weights),
     .gemm_scratch_floats = GEMM_SCRATCH_FLOATS,
