@@ -218,7 +218,7 @@ static void widths_of_self_attention(const char *isa) {
         layer_problem_make(&p, &spec, GUARD_END);
         assert_int_equal(MHA_OK, mha_layer_create(context, &p.desc, &layer, NULL, 0));
         assert_int_equal(MHA_OK, mha_layer_workspace_size(layer, &p.args, 1, &size));
-        p.args.kv_len = -1;
+        p.args.kv_len = -1, p.args.kv.data = NULL;
         assert_int_equal(MHA_INVALID_ARGUMENT, mha_layer_workspace_size(layer, &p.args, 1, &size));
         mha_layer_destroy(layer);
         layer_problem_free(&p);
