@@ -89,8 +89,8 @@ static void cut_chunks(mha_plan *plan, size_t n_workers) {
         const int64_t wanted_chunks = mha_ceil_div((int64_t)n_workers * MHA_TASKS_PER_WORKER, heads * plan->splits);
         most = mha_min(most, mha_ceil_div(tiles, wanted_chunks));
     }
-    most = mha_max(1, most);
-    plan->chunk_tiles = mha_max(1, mha_ceil_div(tiles, mha_max(1, mha_ceil_div(tiles, most)))); /* of even length */
+    const int64_t fewest_chunks = mha_ceil_div(mha_max(1, tiles), mha_max(1, most));
+    plan->chunk_tiles = mha_ceil_div(mha_max(1, tiles), fewest_chunks); /* of even length */
     plan->chunk_rows = plan->chunk_tiles * plan->path->max_rows;
     plan->chunks = mha_ceil_div(plan->rows, plan->chunk_rows);
 }

@@ -21,13 +21,18 @@ static void expect_refused(const mha_context *context, const void *packed, size_
                  mha_status_string(wanted), message);
 }
 
+static size_t packed_size(const mha_context *context, const layer_problem *p) {
+    size_t bytes = 0;
+    assert_int_equal(MHA_OK, mha_layer_packed_size(context, &p->desc, &bytes, NULL, 0));
+    return bytes;
+}
+
 /* Memory that mha_layer_pack did not write so. */
 static void packed_memory(const char *isa) {
     mha_context *context = isa_context(isa, MHA_EXP_AUTO), *scalar = isa_context("scalar", MHA_EXP_AUTO);
     layer_problem p;
-    size_t bytes = 0;
     layer_problem_make(&p, &packable, GUARD_END);
-    assert_int_equal(MHA_OK, mha_layer_packed_size(context, &p.desc, &bytes, NULL, 0));
+    const size_t bytes = packed_size(context, &p);
     guard packed = guard_make(bytes, GUARD_START, 0), zeros = guard_make(bytes, GUARD_START, 0);
     memset(zeros.data, 0, bytes);
     assert_int_equal(MHA_WORKSPACE_TOO_SMALL, mha_layer_pack(context, &p.desc, packed.data, bytes - 1, NULL, 0));
@@ -60,9 +65,8 @@ static void corrupt_header(const char *isa) {
     static const int64_t values[] = {0, -1, 1, 3, 33, 1 << 16, 1 << 24, INT64_C(1) << 40, INT64_MAX, INT64_MIN};
     mha_context *context = isa_context(isa, MHA_EXP_AUTO);
     layer_problem p;
-    size_t bytes = 0;
     layer_problem_make(&p, &packable, GUARD_END);
-    assert_int_equal(MHA_OK, mha_layer_packed_size(context, &p.desc, &bytes, NULL, 0));
+    const size_t bytes = packed_size(context, &p);
     guard packed = guard_make(bytes, GUARD_START, 0);
     assert_int_equal(MHA_OK, mha_layer_pack(context, &p.desc, packed.data, bytes, NULL, 0));
     for (size_t at = NAMES; at + 8 <= HEADER; at += 8)
@@ -107,9 +111,8 @@ static void same_bytes(const char *isa) {
     s.head_dim = 7, s.q_dim = 9, s.biases = BIAS_ALL;
     mha_context *context = isa_context(isa, MHA_EXP_AUTO);
     layer_problem p;
-    size_t bytes = 0;
     layer_problem_make(&p, &s, GUARD_END);
-    assert_int_equal(MHA_OK, mha_layer_packed_size(context, &p.desc, &bytes, NULL, 0));
+    const size_t bytes = packed_size(context, &p);
     guard a = guard_make(bytes, GUARD_START, 0), b = guard_make(bytes, GUARD_START, 0);
     memset(b.data, 0x55, bytes);
     assert_int_equal(MHA_OK, mha_layer_pack(context, &p.desc, a.data, bytes, NULL, 0));
@@ -127,9 +130,8 @@ static void over_weights(const char *isa) {
     s.biases = BIAS_ALL;
     mha_context *context = isa_context(isa, MHA_EXP_AUTO);
     layer_problem p;
-    size_t bytes = 0;
     layer_problem_make(&p, &s, GUARD_END);
-    assert_int_equal(MHA_OK, mha_layer_packed_size(context, &p.desc, &bytes, NULL, 0));
+    const size_t bytes = packed_size(context, &p);
     guard packed = guard_make(bytes + (1 << 20), GUARD_START, 0); /* room for the largest weight behind it */
     mha_layer_desc beside = p.desc;
     beside.wq.weight = packed.data + bytes;
@@ -156,7 +158,7 @@ static void workspace_overflow(const char *isa) {
     enum { NUMBERS = 40, BYTES = 104 }; /* where they lie in the header */
     mha_context *context = isa_context(isa, MHA_EXP_AUTO);
     layer_problem p;
-    size_t small = 0, bytes = 0;
+    size_t bytes = 0;
     const int64_t q_heads = 8192, v_head_dim = 4096, one = 1;
     const int64_t numbers[] = {q_heads, one, one, v_head_dim, one, one, one, 0};
     layer_problem_make(&p, &packable, GUARD_END);
@@ -164,10 +166,9 @@ static void workspace_overflow(const char *isa) {
     desc.q_heads = q_heads, desc.v_head_dim = v_head_dim;
     desc.kv_heads = desc.head_dim = desc.q_dim = desc.kv_dim = desc.out_dim = one;
     assert_int_equal(MHA_OK, mha_layer_packed_size(context, &desc, &bytes, NULL, 0));
-    assert_int_equal(MHA_OK, mha_layer_packed_size(context, &p.desc, &small, NULL, 0));
     char *packed = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     assert_true(packed != MAP_FAILED);
-    assert_int_equal(MHA_OK, mha_layer_pack(context, &p.desc, packed, small, NULL, 0));
+    assert_int_equal(MHA_OK, mha_layer_pack(context, &p.desc, packed, packed_size(context, &p), NULL, 0));
     memcpy(packed + NUMBERS, numbers, sizeof numbers);
     memcpy(packed + BYTES, &bytes, sizeof bytes);
     mha_layer *layer;

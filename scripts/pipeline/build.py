@@ -41,7 +41,8 @@ def try_run(command, log, env=None, cwd=ROOT):
             timeout=LONGEST,
         )
     except subprocess.TimeoutExpired as expired:
-        raise Broken(f"{command[0]}: no end after {LONGEST} s", (expired.stdout or b"").decode(errors="replace")) from None
+        printed = (expired.stdout or b"").decode(errors="replace")
+        raise Broken(f"{command[0]}: no end after {LONGEST} s", printed) from None
     LOGS.mkdir(parents=True, exist_ok=True)
     with open(LOGS / f"{log}.log", "a") as file:
         file.write(f"$ {' '.join(map(str, command))}\n{done.stdout}\n")

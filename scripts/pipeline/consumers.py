@@ -61,7 +61,8 @@ def with_pkg_config(libdir):
     source.write_text(readme_example("c"))
     env = {"PKG_CONFIG_PATH": str(libdir / "pkgconfig")}
     flags = run(["pkg-config", "--cflags", "--libs", "mha"], "consumers", env)
-    run(["gcc", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", source, "-o", program, *shlex.split(flags)], "consumers")
+    strict = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+    run(["gcc", *strict, source, "-o", program, *shlex.split(flags)], "consumers")
     return program, {"LD_LIBRARY_PATH": str(libdir)}
 
 
