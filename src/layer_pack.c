@@ -196,7 +196,7 @@ mha_status mha_layer_packed_size(const mha_context *context, const mha_layer_des
     return mha_succeed(message);
 }
 
-/* What is packed is not read any more once it is written. */
+/* Packing writes before it has read all weights: they must not lie where it writes. */
 static mha_status check_apart(const mha_layer_desc *desc, const void *packed, size_t bytes, mha_message message) {
     const mha_linear *linears[MHA_WEIGHTS] = {&desc->wq, &desc->wk, &desc->wv, &desc->wo};
     int64_t out[MHA_WEIGHTS], in[MHA_WEIGHTS];
