@@ -22,6 +22,7 @@ typedef struct chunk {
     int64_t batch, kv_head, split, splits;
     int64_t row0, rows, tiles;
     int64_t first_key, last_key;
+    size_t index; /* of the task */
 } chunk;
 
 static const float *row_of(const mha_tensor *tensor, int64_t batch, int64_t head, int64_t token) {
@@ -44,6 +45,7 @@ static int64_t splits_of(const mha_plan *plan, int64_t batch) {
 static void chunk_locate(const mha_plan *plan, size_t index, chunk *chunk) {
     const int64_t heads = plan->args.batch * plan->args.kv_heads;
     int64_t rest = (int64_t)index, head, part;
+    chunk->index = index;
     chunk->split = rest % plan->splits;
     rest /= plan->splits;
     if (plan->args.is_causal) {
@@ -91,12 +93,54 @@ static void chunk_open(chunk *chunk) {
     chunk->last_key = plan->splits == 1 ? last : mha_min(last, (chunk->split + 1) * split_keys);
 }
 
+/* The rows of q or out that belong to a chunk. */
+static mha_ahead_rows query_rows(const chunk *chunk, const mha_tensor *tensor, int64_t dim) {
+    const mha_plan *plan = &chunk->call->plan;
+    const int64_t head = mha_row_head(plan, chunk->kv_head, chunk->row0), query = mha_row_query(plan, chunk->row0);
+    return (mha_ahead_rows){.row = (const char *)row_of(tensor, chunk->batch, head, query),
+                            .left = chunk->rows,
+                            .bytes = dim * (int64_t)sizeof(float),
+                            .stride = tensor->stride[2] * (int64_t)sizeof(float),
+                            .group = plan->group,
+                            .group_stride = tensor->stride[1] * (int64_t)sizeof(float),
+                            .in_group = chunk->row0 % plan->group};
+}
+
+/* The rows of k or v in a block. */
+static mha_ahead_rows key_rows(const chunk *chunk, const mha_tensor *tensor, int64_t key0, int64_t dim) {
+    const mha_plan *plan = &chunk->call->plan;
+    return (mha_ahead_rows){.row = (const char *)row_of(tensor, chunk->batch, chunk->kv_head, key0),
+                            .left = mha_max(0, mha_min(plan->kernels->block_keys, plan->args.kv_len - key0)),
+                            .bytes = dim * (int64_t)sizeof(float),
+                            .stride = tensor->stride[2] * (int64_t)sizeof(float),
+                            .group = 1};
+}
+
+/* What is needed after the block at key0: the next one; after the last, where the output goes and what the next task begins
+ * with.  Another worker may take that task, or a window hide its first keys: then a few lines were fetched in vain. */
+static void chunk_expect(const chunk *now, int64_t key0, mha_ahead *ahead) {
+    const mha_plan *plan = &now->call->plan;
+    const mha_attention_args *args = &plan->args;
+    chunk next = *now;
+    int64_t next_key0 = key0 + plan->kernels->block_keys;
+    if (next_key0 >= now->last_key) {
+        mha_ahead_add(ahead, query_rows(now, &args->out, args->v_head_dim));
+        if (now->index + 1 == (size_t)plan->tasks) return;
+        chunk_locate(plan, now->index + 1, &next);
+        next_key0 = next.split * mha_plan_split_keys(plan, next.batch);
+        mha_ahead_add(ahead, query_rows(&next, &args->q, args->head_dim));
+    }
+    mha_ahead_add(ahead, key_rows(&next, &args->v, next_key0, args->v_head_dim));
+    mha_ahead_add(ahead, key_rows(&next, &args->k, next_key0, args->head_dim));
+}
+
 /* Marks the tiles and runs the kernel.  With an additive mask tile by tile, since there is room for one bias only. */
 static void chunk_block(chunk *chunk, int64_t key0) {
     const mha_plan *plan = &chunk->call->plan;
     const mha_attention_args *args = &plan->args;
     const mha_worker_memory *memory = &chunk->memory;
     mha_tile_place place = {.plan = plan, .batch = chunk->batch, .kv_head = chunk->kv_head, .key0 = key0};
+    mha_ahead ahead = {.n = 0};
     mha_kv_block block = {.k = row_of(&args->k, chunk->batch, chunk->kv_head, key0),
                           .k_stride = args->k.stride[2],
                           .v = row_of(&args->v, chunk->batch, chunk->kv_head, key0),
@@ -105,7 +149,9 @@ static void chunk_block(chunk *chunk, int64_t key0) {
                           .packed_v = memory->packed_v,
                           .keys = (int32_t)mha_min(plan->kernels->block_keys, args->kv_len - key0),
                           .head_dim = (int32_t)args->head_dim,
-                          .v_head_dim = (int32_t)args->v_head_dim};
+                          .v_head_dim = (int32_t)args->v_head_dim,
+                          .ahead = plan->fetches_ahead ? &ahead : NULL};
+    if (plan->fetches_ahead) chunk_expect(chunk, key0, &ahead);
     const bool one_by_one = args->scores.data != NULL || (args->mask.data != NULL && args->mask.dtype != MHA_BOOL);
     bool packed = !plan->path->packs, active = false;
 
@@ -243,6 +289,11 @@ mha_status mha_attention_workspace_size(const mha_context *context, const mha_at
     return MHA_OK;
 }
 
+static const char *path_name(const mha_plan *plan) {
+    if (plan->path == &plan->kernels->decode) return "decode";
+    return plan->path == &plan->kernels->in_place ? "in-place" : "tile";
+}
+
 mha_status mha_attention_describe(const mha_context *context, const mha_attention_args *args, size_t n_workers,
                                   char *text, size_t text_bytes) {
     mha_plan plan;
@@ -260,9 +311,8 @@ mha_status mha_attention_describe(const mha_context *context, const mha_attentio
                    "splits: at most %lld of the keys\n"
                    "tasks: %lld\n"
                    "workspace: %zu bytes, %zu a worker\n",
-                   plan.kernels->isa, plan.path == &plan.kernels->decode ? "decode" : "tile",
-                   plan.exp == 0 ? "sleef" : "fused", plan.path->max_rows, plan.kernels->block_keys, mask_kind,
-                   mask->data == NULL ? "" : ", read score by score",
+                   plan.kernels->isa, path_name(&plan), plan.exp == 0 ? "sleef" : "fused", plan.path->max_rows,
+                   plan.kernels->block_keys, mask_kind, mask->data == NULL ? "" : ", read score by score",
                    scores->data == NULL ? "none" : "every block computed and copied, no splits", (long long)plan.chunks,
                    (long long)plan.chunk_rows, (long long)plan.splits, (long long)plan.tasks, plan.workspace_bytes,
                    plan.worker_bytes);

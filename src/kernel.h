@@ -13,6 +13,7 @@
 #define MHA_KERNEL_H
 
 #include "mha/mha.h"
+#include "ahead.h"
 #include "cpu.h"
 
 enum {
@@ -41,6 +42,7 @@ typedef struct mha_kv_block {
     const float *packed_v;
     int32_t keys; /* valid ones; at most block_keys */
     int32_t head_dim, v_head_dim;
+    mha_ahead *ahead; /* what to fetch meanwhile, or NULL */
 } mha_kv_block;
 
 /* Query rows that share a KV head, and their state. */
@@ -61,8 +63,10 @@ typedef struct mha_tile {
 /* Baseline code (scores.c): copies a tile's scores s, laid out as the path has them, to the caller's tensor. */
 void mha_scores_visit(void *visitor, const mha_tile *tile, const float *s, bool modified);
 
-/* A way to process tiles.  `tile`: many queries, in lanes; K and V are packed once per block and chunk of tiles.
- * `decode`: few queries; K and V are read where they lie, lanes run along head_dim.  Both have the same signatures. */
+/* A way to process tiles, all with the same signatures.
+ * `tile`: many queries, in lanes; K and V are packed once per block and chunk of tiles.
+ * `in_place`: the same for too few tiles to make up for packing; K and V are read where they lie.  The same bits.
+ * `decode`: few queries; K and V are read where they lie, lanes run along head_dim. */
 typedef struct mha_path {
     int32_t max_rows; /* in a tile */
     bool packs;       /* its blocks need pack_keys and pack_values */
@@ -98,7 +102,8 @@ typedef struct mha_gemm {
 /* A row of kernels.inc. */
 typedef struct mha_kernels {
     const char *isa;
-    mha_path tile, decode;
+    mha_path tile, in_place, decode;
+    int32_t in_place_tiles; /* up to so many tiles of a KV head take in_place */
     int32_t block_keys;
 
     /* attention */

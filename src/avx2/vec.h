@@ -19,6 +19,7 @@ enum {
     PANEL = 4,
     TILE_VECTORS = 3,
     BLOCK_KEYS = 128,
+    IN_PLACE_TILES = 6,
     GEMM_DEPTH = 256,
     DECODE_VECTORS = 2,
     DECODE_SCORE_ROWS = 2,
@@ -55,6 +56,10 @@ V_INLINE vf v_blend(vm m, vf no, vf yes) { return _mm256_blendv_ps(no, yes, m); 
 V_INLINE void v_sum4(const vf x[4], float *out) {
     const __m256 abcd = _mm256_hadd_ps(_mm256_hadd_ps(x[0], x[1]), _mm256_hadd_ps(x[2], x[3]));
     _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(abcd), _mm256_extractf128_ps(abcd, 1)));
+}
+V_INLINE void v_sum_rows(int rows, vf x[][4], float *out, int64_t stride) {
+    V_UNROLL
+    for (int r = 0; r < rows; r++) v_sum4(x[r], out + r * stride);
 }
 V_INLINE float v_sum(vf x) {
     __m128 half = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));

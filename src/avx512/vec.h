@@ -19,6 +19,7 @@ enum {
     PANEL = 8,
     TILE_VECTORS = 3,
     BLOCK_KEYS = 128,
+    IN_PLACE_TILES = 2,
     GEMM_DEPTH = 128,
     DECODE_VECTORS = 4,
     DECODE_SCORE_ROWS = 4,
@@ -51,11 +52,38 @@ V_INLINE vf v_blend(vm m, vf no, vf yes) { return _mm512_mask_blend_ps(m, no, ye
 V_INLINE __m256 v_low(vf x) { return _mm512_castps512_ps256(x); }
 V_INLINE __m256 v_high(vf x) { return _mm512_extractf32x8_ps(x, 1); }
 
-V_INLINE void v_sum4(const vf x[4], float *out) {
-    __m256 a = _mm256_add_ps(v_low(x[0]), v_high(x[0])), b = _mm256_add_ps(v_low(x[1]), v_high(x[1]));
-    __m256 c = _mm256_add_ps(v_low(x[2]), v_high(x[2])), d = _mm256_add_ps(v_low(x[3]), v_high(x[3]));
-    const __m256 abcd = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
-    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(abcd), _mm256_extractf128_ps(abcd, 1)));
+/* [low + high of x | low + high of y] in halves */
+V_INLINE vf v_fold_halves(vf x, vf y) {
+    return v_add(_mm512_shuffle_f32x4(x, y, 0x44), _mm512_shuffle_f32x4(x, y, 0xee));
+}
+/* [x0 + x1, y0 + y1, x2 + x3, y2 + y3] in quarters */
+V_INLINE vf v_fold_quarters(vf x, vf y) {
+    const __m512i even = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13),
+                  odd = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+    const __m512d a = _mm512_castps_pd(x), b = _mm512_castps_pd(y);
+    return v_add(_mm512_castpd_ps(_mm512_permutex2var_pd(a, even, b)),
+                 _mm512_castpd_ps(_mm512_permutex2var_pd(a, odd, b)));
+}
+/* In each quarter: the sums of that quarter of x[0..3]. */
+V_INLINE vf v_fold_elements(const vf x[4]) {
+    const vf a = v_add(_mm512_unpacklo_ps(x[0], x[1]), _mm512_unpackhi_ps(x[0], x[1]));
+    const vf b = v_add(_mm512_unpacklo_ps(x[2], x[3]), _mm512_unpackhi_ps(x[2], x[3]));
+    const __m512d c = _mm512_castps_pd(a), d = _mm512_castps_pd(b);
+    return v_add(_mm512_castpd_ps(_mm512_unpacklo_pd(c, d)), _mm512_castpd_ps(_mm512_unpackhi_pd(c, d)));
+}
+V_INLINE void v_sum_rows(int rows, vf x[][4], float *out, int64_t stride) {
+    vf folded[4]; /* rows 0, 1, 2, 3 in quarters */
+    V_UNROLL
+    for (int i = 0; i < 4; i++) {
+        const vf rows02 = v_fold_halves(x[0][i], rows > 2 ? x[2][i] : v_zero());
+        const vf rows13 = rows > 1 ? v_fold_halves(x[1][i], rows > 3 ? x[3][i] : v_zero()) : v_zero();
+        folded[i] = v_fold_quarters(rows02, rows13);
+    }
+    const vf sums = v_fold_elements(folded);
+    _mm_storeu_ps(out, _mm512_castps512_ps128(sums));
+    if (rows > 1) _mm_storeu_ps(out + stride, _mm512_extractf32x4_ps(sums, 1));
+    if (rows > 2) _mm_storeu_ps(out + 2 * stride, _mm512_extractf32x4_ps(sums, 2));
+    if (rows > 3) _mm_storeu_ps(out + 3 * stride, _mm512_extractf32x4_ps(sums, 3));
 }
 V_INLINE float v_sum(vf x) { return _mm512_reduce_add_ps(x); }
 

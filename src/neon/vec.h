@@ -20,6 +20,7 @@ enum {
     PANEL = 8,
     TILE_VECTORS = 3,
     BLOCK_KEYS = 128,
+    IN_PLACE_TILES = 0,
     GEMM_DEPTH = 256,
     DECODE_VECTORS = 4,
     DECODE_SCORE_ROWS = 4,
@@ -61,6 +62,10 @@ V_INLINE vf v_blend(vm m, vf no, vf yes) { return vbslq_f32(m, yes, no); }
 
 V_INLINE void v_sum4(const vf x[4], float *out) {
     vst1q_f32(out, vpaddq_f32(vpaddq_f32(x[0], x[1]), vpaddq_f32(x[2], x[3])));
+}
+V_INLINE void v_sum_rows(int rows, vf x[][4], float *out, int64_t stride) {
+    V_UNROLL
+    for (int r = 0; r < rows; r++) v_sum4(x[r], out + r * stride);
 }
 V_INLINE float v_sum(vf x) { return vaddvq_f32(x); }
 

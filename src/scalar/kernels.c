@@ -235,6 +235,7 @@ static void gemm(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t out0,
 const mha_kernels mha_kernels_f32_scalar = {
     .isa = "scalar",
     .tile = PATH,
+    .in_place = PATH,
     .decode = PATH,
     .block_keys = BLOCK_KEYS,
     .merge = merge,

@@ -12,7 +12,8 @@
  *   v_zero_where_less(r, x, low)             r, but 0 where x < low; r where x is NaN
  *   v_power_of_two(t)                        2^(t - 2^23 * 1.5 - 127) for t whose fraction bits are the biased exponent
  *   v_mask(bits), v_blend(m, no, yes)        lane i of the mask is bit i
- *   v_sum(x), v_sum4(x, out)                 horizontal sums: of one vector; of x[0..3] into out[0..3], in one order
+ *   v_sum(x)                                 horizontal sum
+ *   v_sum_rows(rows, x, out, stride)         x[r][0..3] summed into out[r * stride + 0..3], in one order whatever `rows` is
  *   v_transpose(r)                           V_LANES x V_LANES, in place
  *   v_store_panels(dst, stride, x)           the lanes in groups of PANEL (or all, if PANEL is larger), stride apart
  *   va, va_load(p), va_fma(a, i, b, c)       PANEL consecutive floats; a[i] * b + c, i a constant after unrolling.  May
@@ -37,6 +38,9 @@
 #else
 #define V_UNROLL _Pragma("GCC unroll 32")
 #endif
+
+/* Into the first-level cache.  Any address will do, also one beyond the end of what it belongs to. */
+#define v_prefetch(p) __builtin_prefetch(p, 0, 3)
 
 /* Names of the functions that the kernel table exports: mha_<op>_f32_<isa>. */
 #define K_NAME_(op, isa) mha_##op##_f32_##isa

@@ -8,7 +8,12 @@
 #ifndef MHA_SIMD_DECODE_H
 #define MHA_SIMD_DECODE_H
 
-enum { DECODE_ROWS = 4, SCORE_KEYS = 4 /* side by side, as v_sum4 takes them */ };
+enum {
+    DECODE_ROWS = 4,
+    SCORE_KEYS = 4, /* side by side, as v_sum_rows takes them */
+    KEYS_AHEAD = 8, /* rows of K and V fetched so far ahead; hardware that fetches by itself starts late in each row */
+    VALUES_AHEAD = 16,
+};
 
 static int32_t K(decode_lanes)(int32_t rows) { return rows; }
 
@@ -27,8 +32,27 @@ static void K(decode_load)(mha_tile *tile, const float *const rows[], int32_t he
     memset(tile->o, 0, K(decode_row_floats)(tile->rows, v_head_dim) * sizeof(float));
 }
 
+/* Adds the products of V_LANES elements, or the last n, to the sums. */
+V_INLINE void score_elements(const float *const keys[SCORE_KEYS], int64_t ahead, int32_t d, int32_t n, const float *q,
+                             int64_t stride, int rows, vf sum[DECODE_SCORE_ROWS][SCORE_KEYS]) {
+    vf key[SCORE_KEYS];
+    if (d % LINE == 0) {
+        V_UNROLL
+        for (int i = 0; i < SCORE_KEYS; i++) v_prefetch(keys[i] + ahead + d);
+    }
+    V_UNROLL
+    for (int i = 0; i < SCORE_KEYS; i++) key[i] = n == V_LANES ? v_load(keys[i] + d) : v_load_n(keys[i] + d, n);
+    V_UNROLL
+    for (int r = 0; r < rows; r++) {
+        const vf query = v_load(q + r * stride + d);
+        V_UNROLL
+        for (int i = 0; i < SCORE_KEYS; i++) sum[r][i] = v_fma(query, key[i], sum[r][i]);
+    }
+}
+
 /* Scores of SCORE_KEYS keys and some rows. */
-V_INLINE void score_keys(const float *const keys[SCORE_KEYS], int32_t head_dim, const float *q, int rows, float *s) {
+V_INLINE void score_keys(const float *const keys[SCORE_KEYS], int64_t ahead, int32_t head_dim, const float *q, int rows,
+                         float *s) {
     const int64_t stride = round_up(head_dim, V_LANES);
     vf sum[DECODE_SCORE_ROWS][SCORE_KEYS];
     V_UNROLL
@@ -36,20 +60,10 @@ V_INLINE void score_keys(const float *const keys[SCORE_KEYS], int32_t head_dim, 
         V_UNROLL
         for (int i = 0; i < SCORE_KEYS; i++) sum[r][i] = v_zero();
     }
-    for (int32_t d = 0; d < head_dim; d += V_LANES) {
-        const int32_t n = head_dim - d;
-        vf key[SCORE_KEYS];
-        V_UNROLL
-        for (int i = 0; i < SCORE_KEYS; i++) key[i] = n >= V_LANES ? v_load(keys[i] + d) : v_load_n(keys[i] + d, n);
-        V_UNROLL
-        for (int r = 0; r < rows; r++) {
-            const vf query = v_load(q + r * stride + d);
-            V_UNROLL
-            for (int i = 0; i < SCORE_KEYS; i++) sum[r][i] = v_fma(query, key[i], sum[r][i]);
-        }
-    }
-    V_UNROLL
-    for (int r = 0; r < rows; r++) v_sum4(sum[r], s + r * BLOCK_KEYS);
+    int32_t d = 0;
+    for (; d + V_LANES <= head_dim; d += V_LANES) score_elements(keys, ahead, d, V_LANES, q, stride, rows, sum);
+    if (d < head_dim) score_elements(keys, ahead, d, head_dim - d, q, stride, rows, sum);
+    v_sum_rows(rows, sum, s, BLOCK_KEYS);
 }
 
 /* S = Q K^T for keys [begin, end), from a multiple of SCORE_KEYS on; -inf in the rest of the vectors that hold them. */
@@ -61,7 +75,7 @@ V_INLINE void decode_scores(const mha_kv_block *block, const mha_tile *tile, int
             keys[i] = block->k + (key + i < tile->end ? key + i : tile->end - 1) * block->k_stride;
         V_UNROLL
         for (int r = 0; r < rows; r += DECODE_SCORE_ROWS)
-            score_keys(keys, block->head_dim, tile->q + r * stride,
+            score_keys(keys, KEYS_AHEAD * block->k_stride, block->head_dim, tile->q + r * stride,
                        rows - r < DECODE_SCORE_ROWS ? rows - r : DECODE_SCORE_ROWS, s + r * BLOCK_KEYS + key);
     }
     for (int r = 0; r < rows; r++) {
@@ -115,6 +129,9 @@ V_INLINE void decode_columns(const mha_kv_block *block, mha_tile *tile, int rows
         const float *values = block->v + k * block->v_stride + d;
         vf value[DECODE_VECTORS];
         V_UNROLL
+        for (int v = 0; v < vectors; v += LINE / V_LANES)
+            v_prefetch(values + VALUES_AHEAD * block->v_stride + v * V_LANES);
+        V_UNROLL
         for (int v = 0; v < vectors; v++)
             value[v] = n == V_LANES ? v_load(values + v * V_LANES) : v_load_n(values + v * V_LANES, n);
         V_UNROLL
@@ -159,14 +176,6 @@ static void decode_seen_values(const mha_kv_block *block, mha_tile *tile, const 
         }
 }
 
-static bool values_finite(const mha_kv_block *block, const mha_tile *tile) {
-    vf zero = v_zero();
-    for (int32_t k = tile->begin; k < tile->end; k++)
-        for (int32_t d = 0; d < block->v_head_dim; d += V_LANES)
-            zero = v_fma(v_load_n(block->v + k * block->v_stride + d, block->v_head_dim - d), v_zero(), zero);
-    return v_sum(zero) == 0;
-}
-
 V_INLINE void decode_rows(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tile, int rows, bool fused,
                           float *s) {
     float alpha[DECODE_ROWS];
@@ -178,7 +187,8 @@ V_INLINE void decode_rows(const mha_softmax *softmax, const mha_kv_block *block,
     mha_phase_end(MHA_PHASE_MODIFY);
     for (int r = 0; r < rows; r++) alpha[r] = decode_softmax(softmax, tile, r, fused, s + r * BLOCK_KEYS);
     mha_phase_end(MHA_PHASE_SOFTMAX);
-    if (tile->excluded != NULL && !values_finite(block, tile)) decode_seen_values(block, tile, s, alpha);
+    if (tile->excluded != NULL && !values_finite(block, tile->begin, tile->end))
+        decode_seen_values(block, tile, s, alpha);
     else decode_values(block, tile, rows, s, alpha);
     mha_phase_end(MHA_PHASE_PV);
 }

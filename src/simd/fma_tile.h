@@ -2,15 +2,36 @@
  *
  *     C[i][lane] = sum over k of A[k][i] B[k][lane]        i < rows <= PANEL, lane < vectors * V_LANES
  *
- *     A [n][PANEL]       packed, broadcast              K and V panels, rows of X
+ *     A [n][PANEL]       broadcast                      K and V panels, rows of X: packed, or where they lie
  *     B [n][b_stride]    in vectors                     Q^T, P^T, weights
  *     C                  in registers                   S^T, O^T, Y
  *
- * Every element is summed by one chain of FMA in the order of k, so its bits do not depend on the shape of the tile. */
+ * Every element is summed by one chain of FMA in the order of k, so its bits do not depend on the shape of the tile, nor on
+ * where A lies. */
 #ifndef MHA_SIMD_FMA_TILE_H
 #define MHA_SIMD_FMA_TILE_H
 
-V_INLINE void fma_tile(int rows, int vectors, int64_t n, const float *a, const float *b, int64_t b_stride,
+/* A[k][i] is at row[i] + k * step; packed: row[i] is row[0] + i, and step is PANEL. */
+typedef struct fma_rows {
+    bool packed;
+    const float *row[PANEL];
+    int64_t step;
+} fma_rows;
+
+V_INLINE fma_rows packed_panel(const float *panel) {
+    fma_rows a = {.packed = true, .step = PANEL};
+    V_UNROLL
+    for (int i = 0; i < PANEL; i++) a.row[i] = panel + i;
+    return a;
+}
+
+/* A[k][i] * b + c for an i that is constant after unrolling. */
+V_INLINE vf fma_row(const fma_rows *a, int64_t k, int i, vf b, vf c) {
+    if (a->packed) return va_fma(va_load(a->row[0] + k * PANEL), i, b, c);
+    return v_fma(v_set1(a->row[i][k * a->step]), b, c);
+}
+
+V_INLINE void fma_tile(int rows, int vectors, int64_t n, const fma_rows *a, const float *b, int64_t b_stride,
                        vf c[PANEL][TILE_VECTORS]) {
     V_UNROLL
     for (int i = 0; i < rows; i++) {
@@ -18,14 +39,13 @@ V_INLINE void fma_tile(int rows, int vectors, int64_t n, const float *a, const f
         for (int v = 0; v < vectors; v++) c[i][v] = v_zero();
     }
     for (int64_t k = 0; k < n; k++) {
-        const va a_k = va_load(a + k * PANEL);
         vf b_k[TILE_VECTORS];
         V_UNROLL
         for (int v = 0; v < vectors; v++) b_k[v] = v_load(b + k * b_stride + v * V_LANES);
         V_UNROLL
         for (int i = 0; i < rows; i++) {
             V_UNROLL
-            for (int v = 0; v < vectors; v++) c[i][v] = va_fma(a_k, i, b_k[v], c[i][v]);
+            for (int v = 0; v < vectors; v++) c[i][v] = fma_row(a, k, i, b_k[v], c[i][v]);
         }
     }
 }

@@ -36,7 +36,8 @@ V_INLINE void gemm_rows(const gemm_tile *tile, int rows, int vectors, int valid)
     vf c[PANEL][TILE_VECTORS];
     float edge[PANEL][TILE_LANES];
     const bool whole = valid == rows && tile->outs >= vectors * V_LANES;
-    fma_tile(rows, vectors, tile->depth, tile->x, tile->w, tile->w_stride, c);
+    const fma_rows x = packed_panel(tile->x);
+    fma_tile(rows, vectors, tile->depth, &x, tile->w, tile->w_stride, c);
     V_UNROLL
     for (int i = 0; i < rows; i++) {
         V_UNROLL

@@ -16,20 +16,27 @@ _Static_assert(STEP % V_LANES == 0 && STEP % PANEL == 0, "panels are vectors, or
 _Static_assert(MHA_GEMM_ROWS % STEP == 0, "row blocks are whole panels and vectors");
 _Static_assert(MHA_MAX_SPLITS % V_LANES == 0, "weights of splits are whole vectors");
 
+#define TILE_PATH(needs_packing, block_sleef, block_fused)                                                             \
+    {                                                                                                                  \
+        .max_rows = TILE_LANES,                                                                                        \
+        .packs = needs_packing,                                                                                        \
+        .score_key_stride = 0,                                                                                         \
+        .score_row_stride = 1,                                                                                         \
+        .lanes = K(tile_lanes),                                                                                        \
+        .q_floats = K(tile_q_floats),                                                                                  \
+        .o_floats = K(tile_o_floats),                                                                                  \
+        .score_floats = K(tile_score_floats),                                                                          \
+        .load = K(tile_load),                                                                                          \
+        .block = {K(block_sleef), K(block_fused)},                                                                     \
+        .finish = K(tile_finish),                                                                                      \
+    }
+
 const mha_kernels K(kernels) = {
     .isa = MHA_TEXT(MHA_ISA),
     .block_keys = BLOCK_KEYS,
-    .tile = {.max_rows = TILE_LANES,
-             .packs = true,
-             .score_key_stride = 0,
-             .score_row_stride = 1,
-             .lanes = K(tile_lanes),
-             .q_floats = K(tile_q_floats),
-             .o_floats = K(tile_o_floats),
-             .score_floats = K(tile_score_floats),
-             .load = K(tile_load),
-             .block = {K(tile_block_sleef), K(tile_block_fused)},
-             .finish = K(tile_finish)},
+    .tile = TILE_PATH(true, tile_block_sleef, tile_block_fused),
+    .in_place = TILE_PATH(false, in_place_block_sleef, in_place_block_fused),
+    .in_place_tiles = IN_PLACE_TILES,
     .decode = {.max_rows = DECODE_ROWS,
                .packs = false,
                .score_key_stride = 1,

@@ -1,4 +1,5 @@
-/* The tile path: one packed block of keys and values against tiles of queries, which sit in lanes.  Sizes in floats:
+/* The tile path: one block of keys and values, packed or in place, against tiles of queries, which sit in lanes.  Sizes in
+ * floats:
  *
  *     q [head_dim][lanes]    s [BLOCK_KEYS][lanes]    o [v_head_dim][lanes]       lanes: 1 to TILE_VECTORS vectors */
 #ifndef MHA_SIMD_TILE_H
@@ -24,15 +25,37 @@ static void K(tile_load)(mha_tile *tile, const float *const rows[], int32_t head
     memset(tile->o, 0, K(tile_o_floats)(tile->lanes, v_head_dim) * sizeof(float));
 }
 
+/* PANEL keys from `key` on, or PANEL columns of the values from `d` on, as rows of A.  In place, what lies beyond the last is
+ * the last again: never read out of bounds, and never used. */
+V_INLINE fma_rows key_rows(const mha_kv_block *block, int32_t key, bool in_place) {
+    if (!in_place) return packed_panel(block->packed_k + (int64_t)key * block->head_dim);
+    fma_rows a = {.step = 1};
+    V_UNROLL
+    for (int i = 0; i < PANEL; i++)
+        a.row[i] = block->k + (key + i < block->keys ? key + i : block->keys - 1) * block->k_stride;
+    return a;
+}
+
+V_INLINE fma_rows value_columns(const mha_kv_block *block, int32_t d, int32_t begin, bool in_place) {
+    if (!in_place) return packed_panel(block->packed_v + ((int64_t)d * BLOCK_KEYS + (int64_t)begin * PANEL));
+    fma_rows a = {.step = block->v_stride};
+    V_UNROLL
+    for (int i = 0; i < PANEL; i++)
+        a.row[i] = block->v + begin * block->v_stride + (d + i < block->v_head_dim ? d + i : block->v_head_dim - 1);
+    return a;
+}
+
 /* S = K Q^T for the panels that hold [begin, end), and the largest score of each row in it. */
-V_INLINE void multiply_keys(const mha_kv_block *block, const mha_tile *tile, int vectors, float *s,
+V_INLINE void multiply_keys(const mha_kv_block *block, const mha_tile *tile, int vectors, bool in_place, float *s,
                             vf max[TILE_VECTORS]) {
     const int lanes = vectors * V_LANES;
     V_UNROLL
     for (int v = 0; v < vectors; v++) max[v] = v_set1(-INFINITY);
     for (int32_t key = tile->begin / PANEL * PANEL; key < tile->end; key += PANEL) {
         vf c[PANEL][TILE_VECTORS];
-        fma_tile(PANEL, vectors, block->head_dim, block->packed_k + (int64_t)key * block->head_dim, tile->q, lanes, c);
+        const fma_rows keys = key_rows(block, key, in_place);
+        if (block->ahead != NULL) mha_ahead_step(block->ahead);
+        fma_tile(PANEL, vectors, block->head_dim, &keys, tile->q, lanes, c);
         V_UNROLL
         for (int i = 0; i < PANEL; i++) {
             V_UNROLL
@@ -96,14 +119,14 @@ V_INLINE void online_softmax(const mha_softmax *softmax, mha_tile *tile, int vec
 
 /* O = O alpha + V^T P.  The block's products are summed apart: rounding then grows with the roots of the block and of the
  * number of blocks, not of the length. */
-V_INLINE void accumulate_values(const mha_kv_block *block, mha_tile *tile, int vectors, const float *p,
+V_INLINE void accumulate_values(const mha_kv_block *block, mha_tile *tile, int vectors, bool in_place, const float *p,
                                 const vf alpha[TILE_VECTORS]) {
     const int lanes = vectors * V_LANES;
     for (int32_t d = 0; d < block->v_head_dim; d += PANEL) {
         vf c[PANEL][TILE_VECTORS];
-        fma_tile(PANEL, vectors, tile->end - tile->begin,
-                 block->packed_v + ((int64_t)d * BLOCK_KEYS + (int64_t)tile->begin * PANEL), p + tile->begin * lanes,
-                 lanes, c);
+        const fma_rows values = value_columns(block, d, tile->begin, in_place);
+        if (block->ahead != NULL) mha_ahead_step(block->ahead);
+        fma_tile(PANEL, vectors, tile->end - tile->begin, &values, p + tile->begin * lanes, lanes, c);
         V_UNROLL
         for (int i = 0; i < PANEL; i++) {
             V_UNROLL
@@ -116,18 +139,18 @@ V_INLINE void accumulate_values(const mha_kv_block *block, mha_tile *tile, int v
 }
 
 /* The same for values that are not all finite, some of them excluded: these are skipped, since 0 * NaN is NaN. */
-V_INLINE void accumulate_seen_values(const mha_kv_block *block, mha_tile *tile, int vectors, const float *p,
-                                     const vf alpha[TILE_VECTORS]) {
+V_INLINE void accumulate_seen_values(const mha_kv_block *block, mha_tile *tile, int vectors, bool in_place,
+                                     const float *p, const vf alpha[TILE_VECTORS]) {
     const int lanes = vectors * V_LANES;
     for (int32_t d = 0; d < block->v_head_dim; d += PANEL) {
-        const float *panel = block->packed_v + (int64_t)d * BLOCK_KEYS;
+        const fma_rows values = value_columns(block, d, 0, in_place);
         V_UNROLL
         for (int i = 0; i < PANEL; i++) {
             V_UNROLL
             for (int v = 0; v < vectors; v++) {
                 vf c = v_zero();
                 for (int32_t k = tile->begin; k < tile->end; k++) {
-                    const vf with = va_fma(va_load(panel + k * PANEL), i, v_load(p + k * lanes + v * V_LANES), c);
+                    const vf with = fma_row(&values, k, i, v_load(p + k * lanes + v * V_LANES), c);
                     c = v_blend(v_mask(tile->excluded[k] >> (v * V_LANES)), with, c);
                 }
                 float *o = tile->o + (d + i) * lanes + v * V_LANES;
@@ -137,15 +160,12 @@ V_INLINE void accumulate_seen_values(const mha_kv_block *block, mha_tile *tile, 
     }
 }
 
-/* Whether a block's values are all finite: 0 x is NaN for the others. */
-static bool packed_values_finite(const mha_kv_block *block) {
-    const int64_t n = (int64_t)block->keys * PANEL;
+/* Whether the values of keys [begin, end) are all finite: 0 x is NaN for the others. */
+static bool values_finite(const mha_kv_block *block, int32_t begin, int32_t end) {
     vf zero = v_zero();
-    for (int32_t d = 0; d < block->v_head_dim; d += PANEL) {
-        const float *panel = block->packed_v + (int64_t)d * BLOCK_KEYS;
-        for (int64_t i = 0; i < n; i += V_LANES)
-            zero = v_fma(n - i < V_LANES ? v_load_n(panel + i, n - i) : v_load(panel + i), v_zero(), zero);
-    }
+    for (int32_t k = begin; k < end; k++)
+        for (int32_t d = 0; d < block->v_head_dim; d += V_LANES)
+            zero = v_fma(v_load_n(block->v + k * block->v_stride + d, block->v_head_dim - d), v_zero(), zero);
     return v_sum(zero) == 0;
 }
 
@@ -155,14 +175,14 @@ typedef enum values_state { VALUES_UNKNOWN, VALUES_FINITE, VALUES_NOT_FINITE } v
 /* Only tiles that exclude something ask. */
 V_INLINE bool must_skip_values(const mha_kv_block *block, const mha_tile *tile, values_state *values) {
     if (tile->excluded == NULL) return false;
-    if (*values == VALUES_UNKNOWN) *values = packed_values_finite(block) ? VALUES_FINITE : VALUES_NOT_FINITE;
+    if (*values == VALUES_UNKNOWN) *values = values_finite(block, 0, block->keys) ? VALUES_FINITE : VALUES_NOT_FINITE;
     return *values == VALUES_NOT_FINITE;
 }
 
 V_INLINE void update_tile(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tile, int vectors,
-                          bool fused, values_state *values, float *s) {
+                          bool in_place, bool fused, values_state *values, float *s) {
     vf max[TILE_VECTORS], alpha[TILE_VECTORS];
-    multiply_keys(block, tile, vectors, s, max);
+    multiply_keys(block, tile, vectors, in_place, s, max);
     mha_phase_end(MHA_PHASE_QK);
     if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, false);
     if (tile->excluded != NULL || tile->bias != NULL) modify_scores(softmax, tile, vectors, s, max);
@@ -170,32 +190,51 @@ V_INLINE void update_tile(const mha_softmax *softmax, const mha_kv_block *block,
     mha_phase_end(MHA_PHASE_MODIFY);
     online_softmax(softmax, tile, vectors, fused, s, max, alpha);
     mha_phase_end(MHA_PHASE_SOFTMAX);
-    if (must_skip_values(block, tile, values)) accumulate_seen_values(block, tile, vectors, s, alpha);
-    else accumulate_values(block, tile, vectors, s, alpha);
+    if (must_skip_values(block, tile, values)) accumulate_seen_values(block, tile, vectors, in_place, s, alpha);
+    else accumulate_values(block, tile, vectors, in_place, s, alpha);
     mha_phase_end(MHA_PHASE_PV);
 }
 
-V_INLINE void update_tiles(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n, bool fused,
-                           float *s) {
+/* A step for each product of a panel. */
+static void pace_ahead(const mha_kv_block *block, const mha_tile *tiles, size_t n) {
+    int64_t steps = 0;
+    for (const mha_tile *tile = tiles; tile < tiles + n; tile++)
+        if (tile->begin != tile->end) steps += (tile->end - tile->begin + block->v_head_dim) / PANEL;
+    mha_ahead_pace(block->ahead, steps);
+}
+
+V_INLINE void update_tiles(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n,
+                           bool in_place, bool fused, float *s) {
     values_state values = VALUES_UNKNOWN;
+    if (block->ahead != NULL) pace_ahead(block, tiles, n);
     for (mha_tile *tile = tiles; tile < tiles + n; tile++) {
         if (tile->begin == tile->end) continue;
         switch (tile->lanes / V_LANES) {
-        case 1: update_tile(softmax, block, tile, 1, fused, &values, s); break;
-        case 2: update_tile(softmax, block, tile, 2, fused, &values, s); break;
-        default: update_tile(softmax, block, tile, TILE_VECTORS, fused, &values, s); break;
+        case 1: update_tile(softmax, block, tile, 1, in_place, fused, &values, s); break;
+        case 2: update_tile(softmax, block, tile, 2, in_place, fused, &values, s); break;
+        default: update_tile(softmax, block, tile, TILE_VECTORS, in_place, fused, &values, s); break;
         }
     }
 }
 
 static void K(tile_block_sleef)(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n,
                                 float *s) {
-    update_tiles(softmax, block, tiles, n, false, s);
+    update_tiles(softmax, block, tiles, n, false, false, s);
 }
 
 static void K(tile_block_fused)(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n,
                                 float *s) {
-    update_tiles(softmax, block, tiles, n, true, s);
+    update_tiles(softmax, block, tiles, n, false, true, s);
+}
+
+static void K(in_place_block_sleef)(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n,
+                                    float *s) {
+    update_tiles(softmax, block, tiles, n, true, false, s);
+}
+
+static void K(in_place_block_fused)(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n,
+                                    float *s) {
+    update_tiles(softmax, block, tiles, n, true, true, s);
 }
 
 /* O^T / sum, transposed back. */
