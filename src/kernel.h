@@ -19,7 +19,7 @@
 enum {
     MHA_MAX_LANES = 64,  /* so that a key's lanes fit a bit mask */
     MHA_MAX_SPLITS = 64, /* KV splits of a head */
-    MHA_GEMM_ROWS = 96,  /* most rows of one GEMM call */
+    MHA_GEMM_ROWS = 192, /* most rows of one GEMM call */
     MHA_ALIGN = 64,      /* of all memory the driver hands to kernels, in bytes */
 };
 

@@ -88,7 +88,7 @@ static void cut_chunks(mha_plan *plan, size_t n_workers) {
     int64_t most = mha_min(mha_min(tiles, CHUNK_MAX_TILES), fit);
     if (n_workers > 1) {
         const int64_t wanted_chunks = mha_ceil_div((int64_t)n_workers * MHA_TASKS_PER_WORKER, heads * plan->splits);
-        most = mha_min(most, mha_ceil_div(tiles, wanted_chunks));
+        most = mha_min(most, mha_max(1, tiles / wanted_chunks));
     }
     const int64_t fewest_chunks = mha_ceil_div(mha_max(1, tiles), mha_max(1, most));
     plan->chunk_tiles = mha_ceil_div(mha_max(1, tiles), fewest_chunks); /* of even length */

@@ -8,9 +8,9 @@ typedef struct mha_projection {
     const mha_kernels *kernels;
     mha_gemm gemm; /* of one item; x and y point at the first */
     int64_t items, x_item_stride, y_item_stride;
-    int64_t rows;      /* of an item */
-    int64_t row_tasks; /* of an item, of MHA_GEMM_ROWS rows */
-    int64_t out_step;
+    int64_t rows;               /* of an item */
+    int64_t row_step, out_step; /* of a task */
+    int64_t row_tasks;          /* of an item */
     int64_t tasks;
 } mha_projection;
 
