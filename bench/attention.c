@@ -150,6 +150,7 @@ static void add_prefill(const bench_row *row, const shape *s) {
     c.items = (double)(s->batch * s->q_heads * s->q_len * s->kv_len) * (s->variant & CAUSAL ? 0.5 : 1);
     c.item = "score";
     c.flops = 4 * (double)s->head_dim * c.items;
+    c.traffic = (double)(2 * (q_floats(s) + k_floats(s)) * sizeof(float));
     char heads[32], threads[32] = "";
     if (s->kv_heads == s->q_heads) snprintf(heads, sizeof heads, "H%d", (int)s->q_heads);
     else snprintf(heads, sizeof heads, "H%d.KV%d", (int)s->q_heads, (int)s->kv_heads);

@@ -11,6 +11,7 @@ extern "C" {
 #endif
 
 struct mha_context;
+struct mha_gemm;
 struct mha_kernels;
 
 /* A row of kernels.inc, and the yardsticks compiled with its instruction set's flags (limits_isa.c). */
@@ -39,6 +40,7 @@ struct bench_case {
     /* Of one run; 0: has no meaning. */
     double flops;
     double bytes;       /* read */
+    double traffic;     /* of operands and results, each byte once; 0: bytes */
     double items;       /* what ticks are counted per, */
     const char *item;   /* and what one is called */
     double working_set; /* bytes that runs read before they read the first again */
@@ -64,8 +66,15 @@ void bench_add_layer(const bench_row *row);
 double bench_peak(const bench_row *row);
 double bench_bandwidth(const bench_row *row, double working_set);
 
+/* n multiply-adds, each multiply_add_flops; and a read of n floats, a multiple of 8 vectors at a vector's alignment. */
+void bench_multiply_add(const bench_row *row, size_t n);
+void bench_read(const bench_row *row, const float *data, size_t n);
+
 /* A working set that the last-level cache cannot hold, its neighbours' share of the host included. */
 double bench_dram_bytes(void);
+
+/* Y = X W^T of so many rows, by one worker. */
+void bench_product(const struct mha_kernels *kernels, const struct mha_gemm *gemm, int64_t rows, float *scratch);
 
 /* What setup returns for a row that is not supported. */
 extern const char *const bench_cpu_lacks_isa;

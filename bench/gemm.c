@@ -1,7 +1,7 @@
-/* The projections' product, Y = X W^T, through the kernel contract: prepacked weights, one worker. */
+/* The projections' product, Y = X W^T, cut into tasks as a layer does it: prepacked weights, one worker. */
 #include "bench.h"
 
-#include "kernel.h"
+#include "projection.h"
 
 #include <stdlib.h>
 
@@ -49,14 +49,17 @@ static const char *setup(const bench_case *self, void **state) {
     return NULL;
 }
 
+void bench_product(const mha_kernels *kernels, const mha_gemm *gemm, int64_t rows, float *scratch) {
+    const mha_rows_view x = {(float *)gemm->x, 0, gemm->x_stride}, y = {gemm->y, 0, gemm->y_stride};
+    const mha_projection p = mha_projection_cut(kernels, gemm, 1, rows, x, y, 1);
+    for (int64_t task = 0; task < p.tasks; task++) mha_projection_task(&p, task, scratch);
+}
+
 static void run(void *state) {
     product *p = state;
     p->gemm.packed = p->packed + p->next_copy * p->packed_floats;
     p->next_copy = (p->next_copy + 1) % p->copies;
-    for (int64_t row = 0; row < p->rows; row += MHA_GEMM_ROWS) {
-        const int64_t end = row + MHA_GEMM_ROWS < p->rows ? row + MHA_GEMM_ROWS : p->rows;
-        p->kernels->gemm(&p->gemm, row, end, 0, p->gemm.out, p->scratch);
-    }
+    bench_product(p->kernels, &p->gemm, p->rows, p->scratch);
 }
 
 static void teardown(void *state) {
@@ -77,7 +80,8 @@ void bench_add_gemm(const bench_row *row) {
                         .run = run,
                         .teardown = teardown,
                         .threads = 1,
-                        .flops = 2.0 * (double)(s->rows * s->out * s->in)};
+                        .flops = 2.0 * (double)(s->rows * s->out * s->in),
+                        .traffic = (double)(s->rows * (s->in + s->out) + s->in * s->out) * sizeof(float)};
         if (s->dram) c.bytes = (double)(floats * sizeof(float)), c.working_set = c.bytes * (double)copies(s, floats);
         bench_add(&c, "gemm/%s/%s/M%d.N%d.K%d%s", row->isa, row->dtype, (int)s->rows, (int)s->out, (int)s->in,
                   s->dram ? ".DRAM" : "");

@@ -99,7 +99,8 @@ void bench_add_layer(const bench_row *row) {
                               .run = run,
                               .teardown = teardown,
                               .threads = 1,
-                              .flops = 8 * tokens * width * width + 4 * tokens * (double)s->tokens * width};
+                              .flops = 8 * tokens * width * width + 4 * tokens * (double)s->tokens * width,
+                              .traffic = (2 * tokens * width + 4 * width * width) * sizeof(float)};
         bench_add(&c, "layer/%s/%s/B%d.T%d.W%d.H%d", row->isa, row->dtype, (int)s->batch, (int)s->tokens, (int)s->width,
                   (int)s->heads);
     }

@@ -29,9 +29,11 @@ static double best_rate(void (*once)(const bench_row *, size_t), const bench_row
 }
 
 /* 0.5 and 0.25 keep x at its fixed point 0.5: no overflow, no subnormals. */
-static void multiply_add_once(const bench_row *row, size_t n) { sink = row->multiply_add(n, 0.5f, 0.25f); }
+void bench_multiply_add(const bench_row *row, size_t n) { sink = row->multiply_add(n, 0.5f, 0.25f); }
 
-static void read_once(const bench_row *row, size_t n) { sink = row->read(bench_random(n), n); }
+void bench_read(const bench_row *row, const float *data, size_t n) { sink = row->read(data, n); }
+
+static void read_once(const bench_row *row, size_t n) { bench_read(row, bench_random(n), n); }
 
 static const size_t multiply_adds = 10000;
 
@@ -46,7 +48,7 @@ double bench_peak(const bench_row *row) {
     while (known[i].row != NULL && known[i].row != row) i++;
     if (known[i].row == NULL) {
         known[i].row = row;
-        known[i].peak = best_rate(multiply_add_once, row, multiply_adds) * flops_once(row);
+        known[i].peak = best_rate(bench_multiply_add, row, multiply_adds) * flops_once(row);
     }
     return known[i].peak;
 }
@@ -81,7 +83,7 @@ static const char *setup(const bench_case *self, void **state) {
     return self->row->supported ? NULL : bench_cpu_lacks_isa;
 }
 
-static void run_multiply_add(void *state) { multiply_add_once(((const bench_case *)state)->row, multiply_adds); }
+static void run_multiply_add(void *state) { bench_multiply_add(((const bench_case *)state)->row, multiply_adds); }
 
 static void run_read(void *state) {
     const bench_case *c = state;

@@ -3,7 +3,9 @@
 
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <string>
+#include <vector>
 
 static void count(benchmark::State &state, const bench_case &c, double seconds, double ticks) {
     const double runs = static_cast<double>(state.iterations());
@@ -17,6 +19,8 @@ static void count(benchmark::State &state, const bench_case &c, double seconds, 
         state.counters["GB/s"] = rate / 1e9;
         state.counters["%read"] = 100 * rate / bench_bandwidth(c.row, c.working_set);
     }
+    const double traffic = c.traffic > 0 ? c.traffic : c.bytes;
+    if (c.flops > 0 && traffic > 0) state.counters["flop/B"] = c.flops / traffic;
     for (size_t phase = 0; phase < bench_phase_count(); phase++) {
         const double share = 100 * bench_phase_ticks(phase) / ticks;
         if (share > 0) state.counters[std::string("%") + bench_phase_name(phase)] = share;
@@ -42,12 +46,20 @@ static void run(benchmark::State &state, const bench_case *c) {
     count(state, *c, seconds, ticks / wall * seconds);
 }
 
+// Of repetitions: on a shared machine the least time and the highest rate say most.
+static double least(const std::vector<double> &values) { return *std::min_element(values.begin(), values.end()); }
+
+static double most(const std::vector<double> &values) { return *std::max_element(values.begin(), values.end()); }
+
 int main(int argc, char **argv) {
     benchmark::Initialize(&argc, argv);
     if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
     for (size_t i = 0; i < bench_case_count(); i++) {
         const bench_case *c = bench_case_at(i);
-        benchmark::RegisterBenchmark(c->name, run, c)->Unit(benchmark::kMicrosecond);
+        benchmark::RegisterBenchmark(c->name, run, c)
+            ->Unit(benchmark::kMicrosecond)
+            ->ComputeStatistics("min", least)
+            ->ComputeStatistics("max", most);
     }
     benchmark::RunSpecifiedBenchmarks();
     benchmark::Shutdown();

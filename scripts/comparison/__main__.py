@@ -1,50 +1,71 @@
-"""Compare libmha with its peers."""
+"""Compare libmha with its peers and with the limits of one core."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import platform
 import sys
-import warnings
+from collections.abc import Iterator
 from datetime import date
+from importlib import metadata
 from pathlib import Path
 
-# What caps the peers, before they are imported.
-CAPS = {
-    "avx2": {"MHA_ISA": "avx2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
-    "avx512": {"MHA_ISA": "avx512"},
-}  # fmt: skip
-CLOSE = 1e-4  # how far apart outputs of the same work may be
+import mha
+
+from comparison.cases import CASES, PREFILL
+from comparison.peers import PEERS, Libmha
+from comparison.report import Report
+from comparison.results import Result, Row
+from comparison.run import measure
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/compare", description=__doc__)
-    parser.add_argument("--isa", choices=CAPS, help="cap all of them (ONNX Runtime cannot be)")
-    parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, os.cpu_count() or 1}))
+    isas = [isa for isa, here in mha.cpu_info()["isas"].items() if here]
+    parser.add_argument("--isa", choices=isas, help="only this; avx2 caps the peers too, but for ONNX Runtime")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", default="", help="cases whose name contains this")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--bench", type=Path, help="built with -Dbench=true; for percentages of this machine's limits")
+    parser.add_argument("--rounds", type=int, default=40, help="of a case, in which all take turns")
+    parser.add_argument("--seconds", type=float, default=6, help="for the rounds of a case; 10 are run in any case")
+    parser.add_argument("--instruments", type=Path, required=True, help="libinstruments.so, built with -Dbench=true")
     parser.add_argument("--out", type=Path, default=Path("compare"), help="compare.json and compare.png")
     return parser.parse_args()
 
 
 def host() -> str:
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
+    names = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    return names[0] if names else platform.machine()
+
+
+def versions() -> dict[str, str]:
+    packages = {library.package: library.name for library in reversed([Libmha, *PEERS])}
+    installed = {package.metadata["Name"]: package.version.split("+")[0] for package in metadata.distributions()}
+    return {name: installed[package] for package, name in reversed(packages.items()) if package in installed}
+
+
+def results(arguments: argparse.Namespace) -> Iterator[Result]:
+    """All cases on the best instruction set, and prefill on AVX2 where it is not the best."""
+    cases = [case for case in CASES if arguments.only in str(case)]
+    best = arguments.isa or mha.cpu_info()["isa"]
+    yield from measure(arguments, best, False, cases)
+    if best == "avx512" and not arguments.isa:
+        yield from measure(arguments, "avx2", True, [case for case in cases if case in PREFILL])
 
 
 def main() -> None:
     arguments = parse_arguments()
-    os.environ.update(CAPS.get(arguments.isa, {}))
-    warnings.simplefilter("ignore")
-    from comparison.report import Report
-    from comparison.run import compare
-
-    report = Report(host(), date.today().isoformat(), arguments.isa)
-    compare(arguments, report, CLOSE)
-    report.save(arguments.out)
+    report = Report(host(), date.today().isoformat(), arguments.threads, versions(), [peer.name for peer in PEERS])
+    try:
+        for result in results(arguments):
+            report.add(result)
+            if isinstance(result, Row):
+                print(*report.cells(result), sep="; ", file=sys.stderr, flush=True)
+    finally:  # what there is, if the run is broken off
+        if report.rows:
+            report.save(arguments.out)
+            print(report.markdown(), end="")
 
 
 if __name__ == "__main__":

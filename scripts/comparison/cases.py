@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+
+Arrays = tuple[np.ndarray, ...]
+
+ALIGN = 64  # of all arrays, in bytes: a vector, and a line of the caches
+
+
+def empty(shape: tuple[int, ...]) -> np.ndarray:
+    count = int(np.prod(shape))
+    memory = np.empty(count + ALIGN // 4, np.float32)
+    start = -memory.ctypes.data % ALIGN // 4
+    return memory[start : start + count].reshape(shape)
+
+
+def normal(rng: np.random.Generator, shape: tuple[int, ...], deviation: float = 1) -> np.ndarray:
+    array = rng.standard_normal(dtype=np.float32, out=empty(shape))
+    return np.multiply(array, np.float32(deviation), out=array)
+
+
+def circle(item_bytes: int, cold: bool, dram_bytes: float) -> range:
+    """How many copies are used in turn, so that each comes from DRAM if it should."""
+    return range(int(dram_bytes // item_bytes) + 1 if cold else 1)
 
 
 @dataclass(frozen=True)
@@ -21,10 +42,25 @@ class Attention:
     bthd: bool = False
     cold: bool = False  # K and V come from DRAM: another copy of them each time
 
+    kind = "attention"
+
     def __str__(self) -> str:
         heads = f"{self.q_heads}" if self.q_heads == self.kv_heads else f"{self.q_heads}:{self.kv_heads}"
         notes = ", causal" * self.causal + ", [B,T,H,D]" * self.bthd + ", from DRAM" * self.cold
         return f"{self.batch} x {heads} heads of {self.head_dim}, {self.q_len:,} x {self.kv_len:,}{notes}"
+
+    @property
+    def prefill(self) -> bool:
+        return self.q_len >= 512
+
+    @property
+    def decode(self) -> bool:
+        return self.q_len == 1
+
+    @property
+    def cached(self) -> bool:
+        """One query after keys and values that stay in a cache: so short that what Python adds counts."""
+        return self.decode and not self.cold
 
     @property
     def flops(self) -> float:
@@ -33,21 +69,67 @@ class Attention:
         return 4 * scores * self.head_dim * (0.5 if self.causal else 1)
 
     @property
-    def kv_bytes(self) -> int:
-        """K and V, each byte once."""
-        return 2 * 4 * self.batch * self.kv_heads * self.kv_len * self.head_dim
+    def read_bytes(self) -> int:
+        """K and V, each byte once, where reading them may take longer than computing."""
+        return 2 * 4 * self.batch * self.kv_heads * self.kv_len * self.head_dim if self.decode else 0
 
-    def tensor(self, rng: np.random.Generator, heads: int, tokens: int) -> np.ndarray:
+    @property
+    def plain(self) -> Attention | None:
+        """The same shape without what makes it special."""
+        return replace(self, causal=False, bthd=False) if self.prefill and (self.causal or self.bthd) else None
+
+    def tensor(self, heads: int, tokens: int, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Of random numbers, or of none."""
         shape = (self.batch, tokens, heads, self.head_dim) if self.bthd else (self.batch, heads, tokens, self.head_dim)
-        array = rng.standard_normal(shape, np.float32)
+        array = normal(rng, shape) if rng else empty(shape)
         return array.transpose(0, 2, 1, 3) if self.bthd else array
 
-    def arrays(self, dram_bytes: float) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """q, k, v; several of them, to be used in turn, if the case is cold."""
+    def arrays(self, dram_bytes: float) -> list[Arrays]:
+        """q, k, v; several of them if the case is cold."""
         rng = np.random.default_rng(1)
-        q = self.tensor(rng, self.q_heads, self.q_len)
-        copies = int(dram_bytes // self.kv_bytes) + 1 if self.cold else 1
-        return [(q, *(self.tensor(rng, self.kv_heads, self.kv_len) for _ in "kv")) for _ in range(copies)]
+        q = self.tensor(self.q_heads, self.q_len, rng)
+        copies = circle(self.read_bytes, self.cold, dram_bytes)
+        return [(q, *(self.tensor(self.kv_heads, self.kv_len, rng) for _ in "kv")) for _ in copies]
+
+    def streamed(self, arrays: Arrays) -> Arrays:
+        """The two halves of read_bytes."""
+        return arrays[1:]
+
+
+@dataclass(frozen=True)
+class Linear:
+    """x [rows, inputs] times weights [outputs, inputs], transposed."""
+
+    rows: int
+    outputs: int
+    inputs: int
+    cold: bool = False  # weights come from DRAM: another copy of them each time
+
+    kind = "linear"
+
+    def __str__(self) -> str:
+        rows = f"{self.rows:,} row{'s' * (self.rows > 1)}"
+        return f"linear: {rows}, {self.inputs:,} to {self.outputs:,} wide{', from DRAM' * self.cold}"
+
+    @property
+    def flops(self) -> float:
+        return 2.0 * self.rows * self.outputs * self.inputs
+
+    @property
+    def read_bytes(self) -> int:
+        """The weights, where reading them may take longer than computing."""
+        return 4 * self.outputs * self.inputs if self.cold else 0
+
+    def arrays(self, dram_bytes: float) -> list[Arrays]:
+        """x, weights; several of them if the case is cold."""
+        rng = np.random.default_rng(1)
+        x = normal(rng, (self.rows, self.inputs))
+        copies = circle(self.read_bytes, self.cold, dram_bytes)
+        return [(x, normal(rng, (self.outputs, self.inputs), self.inputs**-0.5)) for _ in copies]
+
+    def streamed(self, arrays: Arrays) -> Arrays:
+        half = self.outputs // 2
+        return arrays[1][:half], arrays[1][half:]
 
 
 @dataclass(frozen=True)
@@ -59,6 +141,9 @@ class Layer:
     width: int
     heads: int
 
+    kind = "layer"
+    read_bytes = 0
+
     def __str__(self) -> str:
         return f"layer: {self.batch} x {self.tokens} tokens, {self.width} wide, {self.heads} heads"
 
@@ -67,18 +152,18 @@ class Layer:
         rows = self.batch * self.tokens
         return 8 * rows * self.width**2 + 4 * rows * self.tokens * self.width
 
-    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def arrays(self, dram_bytes: float) -> list[Arrays]:
         """x, Wqkv, its bias, Wo, its bias; weights [out, in]."""
         rng = np.random.default_rng(1)
         w = self.width
-        shapes = [(self.batch, self.tokens, w), (3 * w, w), (3 * w,), (w, w), (w,)]
-        x, wqkv, bqkv, wo, bo = (rng.standard_normal(shape, np.float32) for shape in shapes)
-        return x, wqkv / np.float32(np.sqrt(w)), bqkv, wo / np.float32(np.sqrt(w)), bo
+        x, bqkv, bo = (normal(rng, shape) for shape in ((self.batch, self.tokens, w), (3 * w,), (w,)))
+        wqkv, wo = (normal(rng, shape, w**-0.5) for shape in ((3 * w, w), (w, w)))
+        return [(x, wqkv, bqkv, wo, bo)]
 
 
-Case = Attention | Layer
+Case = Attention | Linear | Layer
 
-CASES: list[Case] = [
+PREFILL = [
     Attention(1, 12, 12, 512, 512, 64),
     Attention(1, 12, 12, 512, 512, 64, bthd=True),
     Attention(1, 12, 12, 512, 512, 64, causal=True),
@@ -88,17 +173,22 @@ CASES: list[Case] = [
     Attention(1, 8, 8, 1024, 1024, 128),
     Attention(1, 8, 8, 1024, 1024, 128, bthd=True),
     Attention(1, 4, 4, 4096, 4096, 128),
+    Attention(1, 4, 4, 4096, 4096, 128, bthd=True),
     Attention(1, 32, 8, 1024, 1024, 128, causal=True),
-    Attention(1, 12, 12, 32, 32, 64),
-    Attention(8, 12, 12, 32, 32, 64),
-    Attention(1, 12, 12, 128, 128, 64),
-    Attention(8, 12, 12, 128, 128, 64),
-    Attention(1, 32, 8, 1, 4096, 128),
-    Attention(1, 32, 32, 1, 4096, 128, cold=True),
-    Attention(1, 32, 8, 1, 4096, 128, cold=True),
-    Attention(1, 32, 1, 1, 4096, 128, cold=True),
-    Attention(1, 32, 8, 1, 65536, 128, cold=True),
-    Layer(1, 512, 768, 12),
-    Layer(8, 128, 768, 12),
-    Layer(1, 128, 384, 12),
 ]
+SHORT = [Attention(batch, 12, 12, tokens, tokens, 64) for tokens in (32, 64, 128) for batch in (1, 8)]
+DECODE = [
+    *(Attention(1, 32, kv_heads, 1, kv_len, 128, cold=True) for kv_len in (4096, 65536) for kv_heads in (32, 8, 1)),
+    Attention(1, 32, 8, 1, 4096, 128),
+    Attention(1, 32, 8, 1, 1024, 128),
+    Attention(1, 8, 2, 1, 256, 128),
+]
+CALL = Attention(1, 1, 1, 1, 16, 64)  # next to no work
+LINEAR = [
+    *(Linear(rows, 768, 768) for rows in (128, 512, 2048)),
+    Linear(512, 4096, 4096),
+    *(Linear(rows, 4096, 4096, cold=True) for rows in (1, 2, 4)),
+]
+LAYERS = [Layer(1, 512, 768, 12), Layer(8, 128, 768, 12), Layer(1, 128, 384, 12)]
+
+CASES: list[Case] = [*PREFILL, *SHORT, *DECODE, CALL, *LINEAR, *LAYERS]

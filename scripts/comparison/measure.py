@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import itertools
-import json
 import statistics
-import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
 
-SAMPLE_SECONDS = 0.01  # at least
+SAMPLE_SECONDS = 0.007  # at least
+LEAST_ROUNDS = 10
+
+Timed = Callable[[int], float]  # runs so often and returns the seconds that took
+
+
+def timed(call: Callable) -> Timed:
+    def run(times: int) -> float:
+        start = perf_counter()
+        for _ in range(times):
+            call()
+        return perf_counter() - start
+
+    return run
 
 
 class Times(NamedTuple):
+    """Seconds of one call."""
+
     minimum: float
     median: float
 
@@ -22,42 +34,34 @@ class Times(NamedTuple):
 class Runner:
     """Calls that go in a circle."""
 
-    def __init__(self, calls: list[Callable]) -> None:
-        self.calls = itertools.cycle(calls)
+    def __init__(self, calls: list[Timed]) -> None:
+        self.calls, self.circle = calls, itertools.cycle(calls)
         self.repetitions = 1
         self.samples: list[float] = []
 
-    def sample(self) -> float:
-        calls = list(itertools.islice(self.calls, self.repetitions))
-        start = perf_counter()
-        for call in calls:
-            call()
-        return (perf_counter() - start) / self.repetitions
+    def seconds(self, times: int) -> float:
+        """Of one call, the mean of so many."""
+        if len(self.calls) == 1:
+            return self.calls[0](times) / times
+        return sum(call(1) for call in itertools.islice(self.circle, times)) / times
 
     def calibrate(self) -> None:
-        self.sample()
-        self.repetitions = max(1, round(SAMPLE_SECONDS / self.sample()))
+        self.repetitions = max(1, round(SAMPLE_SECONDS / min(self.seconds(1) for _ in range(2))))
+
+    def sample(self) -> None:
+        if self.repetitions > 1:
+            self.seconds(1)  # what the others took out of the caches comes back
+        self.samples.append(self.seconds(self.repetitions))
 
 
-def take_turns(runners: dict[str, Runner], rounds: int) -> dict[str, Times]:
+def take_turns(runners: dict[str, Runner], rounds: int, seconds: float) -> dict[str, Times]:
+    """So many rounds, or as many as fit, but at least 10 of them."""
     for runner in runners.values():
         runner.calibrate()
-    for _ in range(rounds):
+    end = perf_counter() + seconds
+    for done in range(rounds):
+        if done >= LEAST_ROUNDS and perf_counter() > end:
+            break
         for runner in runners.values():
-            runner.samples.append(runner.sample())
+            runner.sample()
     return {name: Times(min(r.samples), statistics.median(r.samples)) for name, r in runners.items()}
-
-
-class Limits(NamedTuple):
-    flops: float  # multiply-adds on registers, one thread
-    dram: float  # a plain read, bytes/s, one thread
-    dram_bytes: float  # what that read went through
-
-
-def limits(bench: Path, isa: str) -> Limits:
-    """What bench/ measures as the limits of one core."""
-    command = [bench, f"--benchmark_filter=peak/{isa}$|read/{isa}/DRAM", "--benchmark_format=json"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    peak, read = json.loads(printed)["benchmarks"]
-    size = float(read["name"].split(".")[-1].removesuffix("KiB")) * 1024
-    return Limits(peak["GFLOP/s"] * 1e9 / peak["%peak"] * 100, read["GB/s"] * 1e9 / read["%read"] * 100, size)

@@ -1,112 +1,123 @@
-"""The results as Markdown, JSON and a picture."""
+"""The results as Markdown and JSON."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import matplotlib
+from comparison.cases import CALL
+from comparison.goals import GOALS
+from comparison.measure import Times
+from comparison.picture import draw
+from comparison.results import PEAK, READ, Memory, Result, Row
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+DASH = "–"
+NOTES = """
+- GB/s: K and V, or the weights, each byte once.
+- The limit is one core's: as many multiply-adds on registers (FMA), or a plain read of the same arrays (read), in turn
+  with the case, since a shared machine gives more at one time than at another.
+- Under peers: how many times as fast libmha is. All ratios are of the best run of each; runs take turns.
+- PyTorch otherwise: nn.MultiheadAttention; in decode, the heads that share keys as rows of one head.
+- Two threads: as fast as one, so many times. Of plain: of the rate of the same shape in [B,H,T,D] and not causal.
+- avx2 on a CPU that has better: the peers are held to AVX2 as well, but for ONNX Runtime, which cannot be.
+- From C: linear, and the rates and shares of decode out of caches. All else is called from Python.
+""".strip()
 
-from comparison.cases import Attention, Case
-from comparison.measure import Limits, Times
+
+def cell(value: float | None, form: str) -> str:
+    return DASH if value is None else form.format(value)
+
+
+def table(heads: list[str], lines: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [heads, ["---"] * len(heads), *lines])
 
 
 @dataclass
-class Row:
-    case: Case
+class Report:
+    host: str
+    date: str
     threads: int
-    times: dict[str, Times]
-    unable: dict[str, str]
+    versions: dict[str, str]
+    peers: list[str]
+    results: list[Result] = field(default_factory=list)
 
     @property
-    def decode(self) -> bool:
-        return isinstance(self.case, Attention) and self.case.q_len == 1
+    def rows(self) -> list[Row]:
+        return [result for result in self.results if isinstance(result, Row)]
 
-    def ratio(self, peer: str) -> float:
-        """How much faster libmha is."""
-        return self.times[peer].minimum / self.times["libmha"].minimum
+    def add(self, result: Result) -> None:
+        self.results.append(result)
+        for row in self.rows:  # the peak is that of the whole run
+            row.peak = max(other.case.flops / other.limits[PEAK].minimum for other in self.rows if other.isa == row.isa)
 
+    def introduction(self) -> str:
+        peaks = {row.isa: row.peak for row in self.rows}
+        limits = [f"at best {peak / 1e9:.0f} GFLOP/s on registers with {isa}" for isa, peak in peaks.items()]
+        reads = (
+            row.case.read_bytes / row.limits[READ].minimum for row in self.rows if getattr(row.case, "cold", False)
+        )
+        limits += [f"{read / 1e9:.1f} GB/s from DRAM" for read in sorted(reads)[-1:]]
+        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        threads = "one thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"{self.host}, {self.date}, {threads}: {versions}. One core: {', '.join(limits)}."
 
-class Report:
-    """Prints rows as they come."""
+    def cells(self, row: Row) -> list[str]:
+        peers = [cell(row.speedup(name), "{:.2f}") for name in self.peers]
+        variants = [cell(row.two_threads, "{:.2f}"), cell(row.of_plain, "{:.0%}")]
+        return [row.isa, str(row.case), rate(row), share(row), *peers, *variants]
 
-    def __init__(self, host: str, date: str, isa: str | None) -> None:
-        self.host, self.date, self.isa = host, date, isa
-        self.peers: dict[str, str] = {}
-        self.rows: list[Row] = []
-        self.limits: Limits | None = None
-
-    def peer(self, name: str, version: str) -> None:
-        self.peers[name] = version
-
-    def begin(self, limits: Limits | None) -> None:
-        self.limits = limits
-        versions = ", ".join(f"{name} {version}" for name, version in self.peers.items())
-        print(f"{self.host}, {self.date}{f', capped to {self.isa}' if self.isa else ''}: {versions}.")
-        if limits:
-            print(f"One core: {limits.flops / 1e9:.0f} GFLOP/s on registers, {limits.dram / 1e9:.1f} GB/s from DRAM.")
-        names = [name for name in self.peers if name != "libmha"]
-        print(f"\n| case | threads | libmha | of the limit | {' | '.join(f'x {name}' for name in names)} |")
-        print(f"|---|---|---|---|{'---|' * len(names)}", flush=True)
-
-    def add(self, row: Row) -> None:
-        self.rows.append(row)
-        cells = [self.cell(row, name) for name in self.peers if name != "libmha"]
-        print(f"| {row.case} | {row.threads} | {self.rate(row)} | {self.share(row)} | {' | '.join(cells)} |", flush=True)
-
-    def cell(self, row: Row, name: str) -> str:
-        return f"{row.ratio(name):.2f}" if name in row.times else "–"
-
-    def rate(self, row: Row) -> str:
-        seconds = row.times["libmha"].minimum
-        if row.decode:
-            return f"{row.case.kv_bytes / seconds / 1e9:.1f} GB/s"
-        return f"{row.case.flops / seconds / 1e9:.0f} GFLOP/s"
-
-    def share(self, row: Row) -> str:
-        if self.limits is None or (row.decode and not row.case.cold):
-            return ""
-        seconds = row.times["libmha"].minimum
-        if row.decode:  # whichever binds
-            read = row.case.kv_bytes / seconds / self.limits.dram
-            return f"{max(read, row.case.flops / seconds / self.limits.flops):.0%}"
-        return f"{row.case.flops / seconds / self.limits.flops / row.threads:.0%}"
+    def markdown(self) -> str:
+        heads = ["ISA", "case", "libmha", "of the limit", *self.peers, "two threads", "of plain"]
+        cases = table(heads, [self.cells(row) for row in self.rows])
+        reasons = sorted({(name, why) for row in self.rows for name, why in row.unable.items()})
+        unable = [f"{name}: {', '.join(why for n, why in reasons if n == name)}" for name in dict(reasons)]
+        goals = table(["goal", "reached", "wanted", ""], [list(goal.verdict(self.results)) for goal in GOALS])
+        return "\n\n".join([self.introduction(), cases, f"{NOTES}\n- {DASH}: {'; '.join(unable)}.", goals]) + "\n"
 
     def save(self, path: Path) -> None:
-        rows = [
-            {
-                "case": str(row.case),
-                "threads": row.threads,
-                "seconds": {name: times._asdict() for name, times in row.times.items()},
-                "unable": row.unable,
-            }
-            for row in self.rows
-        ]
-        limits = self.limits._asdict() if self.limits else None
-        content = {"host": self.host, "date": self.date, "isa": self.isa, "peers": self.peers, "limits": limits}
-        path.with_suffix(".json").write_text(json.dumps(content | {"rows": rows}, indent=1))
-        self.draw(path.with_suffix(".png"))
-        for name, why in sorted({(name, why) for row in self.rows for name, why in row.unable.items()}):
-            print(f"\n{name} –: {why}", end="")
-        print()
+        """path.json and path.png"""
+        content = {"host": self.host, "date": self.date, "threads": self.threads, "versions": self.versions}
+        content["rows"] = [as_json(row) for row in self.rows]
+        content["memory"] = [asdict(result) for result in self.results if isinstance(result, Memory)]
+        content["goals"] = [goal.verdict(self.results)._asdict() for goal in GOALS]
+        path.with_suffix(".json").write_text(json.dumps(content, indent=1))
+        draw(self.rows, self.peers, path.with_suffix(".png"))
 
-    def draw(self, path: Path) -> None:
-        names = [name for name in self.peers if name != "libmha"]
-        figure, axes = plt.subplots(figsize=(9, 1.2 + 0.34 * len(self.rows)), layout="constrained")
-        for i, name in enumerate(names):
-            points = [(row.ratio(name), y) for y, row in enumerate(self.rows) if name in row.times]
-            if points:
-                axes.scatter(*zip(*points), label=name, marker="osD^"[i % 4], zorder=3)
-        axes.axvline(1, color="black", linewidth=1)
-        axes.set_yticks(range(len(self.rows)), [f"{row.case}, {row.threads} thr." for row in self.rows], fontsize=8)
-        axes.invert_yaxis()
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter("{x:g}x")
-        axes.grid(axis="both", alpha=0.3)
-        axes.set_xlabel("how many times as fast libmha is")
-        axes.legend(loc="lower right", fontsize=8)
-        figure.savefig(path, dpi=150)
+
+def rate(row: Row) -> str:
+    if row.case == CALL:
+        return f"{1e6 * row.seconds:.2f} µs"
+    if row.case.read_bytes:
+        return f"{row.case.read_bytes / row.seconds / 1e9:.1f} GB/s"
+    return f"{row.case.flops / row.seconds / 1e9:.0f} GFLOP/s"
+
+
+def share(row: Row) -> str:
+    """Of the limit that is nearer."""
+    if row.case == CALL:
+        return DASH
+    if row.of_read is not None and row.of_read > row.of_peak:
+        return f"{row.of_read:.0%} read"
+    return f"{row.of_peak:.0%} FMA"
+
+
+def as_json(row: Row) -> dict:
+    def seconds(times: dict[str, Times]) -> dict:
+        return {name: t._asdict() for name, t in times.items()}
+
+    return {
+        "case": str(row.case),
+        "isa": row.isa,
+        "threads": row.threads,
+        "flop": row.case.flops,
+        "read_bytes": row.case.read_bytes,
+        "peak": row.peak,
+        "seconds": {
+            "libraries": seconds(row.libraries),
+            "variants": seconds(row.variants),
+            "limits": seconds(row.limits),
+        },
+        "unable": row.unable,
+        "figures": row.figures,
+    }

@@ -1,56 +1,131 @@
-"""Runs the cases on libmha and its peers."""
+"""Measures cases in a process of its own: what caps libraries to an instruction set holds for a whole process."""
 
 from __future__ import annotations
 
-import argparse
+import gc
+import multiprocessing
+import os
+from argparse import Namespace
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
 
-import mha
 import numpy as np
 
-from comparison import measure
-from comparison.cases import CASES, Attention, Case
-from comparison.peers import PEERS, Unable
-from comparison.report import Report, Row
+from comparison.cases import Arrays, Attention, Case, Linear
+from comparison.instruments import Instruments
+from comparison.measure import Runner, take_turns, timed
+from comparison.peers import PEERS, Libmha, Unable
+from comparison.results import FROM_C, PEAK, PLAIN, READ, TWO_THREADS, Memory, Result, Row
+
+CAPS = {
+    "avx2": {
+        "MHA_ISA": "avx2",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+    },
+}
+CLOSE = 1e-4  # how far apart outputs of the same work may be
+
+Runners = dict[str, Runner]
 
 
-def load_peers(report: Report) -> list:
-    peers = []
-    for peer in PEERS:
-        try:
-            peers.append(peer())
-            report.peer(peer.name, peers[-1].version)
-        except ImportError as error:
-            report.peer(peer.name, f"missing: {error}")
-    return peers
+class Laboratory:
+    """All that is measured on one instruction set."""
 
+    def __init__(self, arguments: Namespace, isa: str, capped: bool) -> None:
+        self.arguments, self.isa, self.capped = arguments, isa, capped
+        self.instruments = Instruments(arguments.instruments, isa)
+        self.libmha = Libmha(arguments.threads, self.instruments)
+        self.peers, self.missing = [], {}
+        for peer in PEERS:
+            try:
+                self.peers.append(peer(arguments.threads))
+            except ImportError as error:
+                self.missing[peer.name] = f"missing: {error}"
 
-def prepare(case: Case, peers: list, threads: int, dram_bytes: float, close: float) -> tuple[dict, dict]:
-    """Runners by name, and why others have none.  All compute the same."""
-    arrays = case.arrays(dram_bytes) if isinstance(case, Attention) else case.arrays()
-    runners, unable, wanted = {}, {}, None
-    for peer in peers:
-        try:
-            function = peer.attention if isinstance(case, Attention) else peer.layer
-            calls = function(case, arrays, threads)
-        except Unable as error:
-            unable[peer.name] = str(error)
-            continue
-        got = np.asarray(calls[0]())
-        wanted = got.copy() if wanted is None else wanted
-        if not np.allclose(got, wanted, rtol=close, atol=close):
-            raise SystemExit(f"{peer.name} computes something else: {case}, off by {np.abs(got - wanted).max():.1e}")
-        runners[peer.name] = measure.Runner(calls)
-    return runners, unable
-
-
-def compare(arguments: argparse.Namespace, report: Report, close: float) -> None:
-    peers = load_peers(report)
-    limits = measure.limits(arguments.bench, arguments.isa or mha.cpu_info()["isa"]) if arguments.bench else None
-    dram_bytes = limits.dram_bytes if limits else 1 << 30
-    report.begin(limits)
-    for threads in arguments.threads:
-        for case in CASES:
-            if arguments.only not in str(case):
+    def libraries(self, case: Case, arrays: list[Arrays]) -> tuple[Runners, dict[str, str]]:
+        """Runners by name, and why others have none.  All compute the same."""
+        runners, unable, wanted = {}, dict(self.missing), None
+        for library in [self.libmha, *self.peers]:
+            try:
+                calls = getattr(library, case.kind)(case, arrays)
+            except Unable as error:
+                unable[library.name] = str(error)
                 continue
-            runners, unable = prepare(case, peers, threads, dram_bytes, close)
-            report.add(Row(case, threads, measure.take_turns(runners, arguments.rounds), unable))
+            got = np.asarray(calls[0]())
+            wanted = got.copy() if wanted is None else wanted
+            if not np.allclose(got, wanted, rtol=CLOSE, atol=CLOSE):
+                raise SystemExit(
+                    f"{library.name} computes something else: {case}, off by {np.abs(got - wanted).max():.1e}"
+                )
+            runners[library.name] = Runner([timed(call) for call in calls])
+        return runners, unable
+
+    def variants(self, case: Case, arrays: list[Arrays]) -> Runners:
+        """Of libmha's call."""
+        runners = {}
+        if not isinstance(case, Attention) or self.arguments.threads > 1:
+            return runners
+        if case.prefill and len(os.sched_getaffinity(0)) > 1:
+            calls = Libmha(2, self.instruments).attention(case, arrays)
+            runners[TWO_THREADS] = Runner([timed(call) for call in calls])
+        if case.plain:
+            calls = self.libmha.attention(case.plain, case.plain.arrays(self.instruments.dram_bytes))
+            runners[PLAIN] = Runner([timed(call) for call in calls])
+        if case.cached:
+            out = case.tensor(case.q_heads, case.q_len)
+            runners[FROM_C] = Runner([self.instruments.attention(case, *arrays[0], out)])
+        return runners
+
+    def limits(self, case: Case, arrays: list[Arrays]) -> Runners:
+        runners = {PEAK: Runner([self.instruments.multiply_add(case.flops)])}
+        if case.read_bytes:
+            runners[READ] = Runner([self.instruments.read(*case.streamed(copy)) for copy in arrays])
+        return runners
+
+    def row(self, case: Case) -> Row:
+        arrays = case.arrays(self.instruments.dram_bytes)
+        limits, variants = self.limits(case, arrays), self.variants(case, arrays)
+        libraries, unable = self.libraries(case, arrays)
+        times = take_turns(limits | libraries | variants, self.arguments.rounds, self.arguments.seconds)
+        parts = ({name: times[name] for name in runners} for runners in (libraries, variants, limits))
+        return Row(case, self.isa, self.capped, self.arguments.threads, *parts, unable)
+
+    def memory(self) -> Iterator[Memory]:
+        for head_dim in (64, 80, 128, 256):
+            for q_len, workers in ((1, 1), (64, 1), (2048, 1), (2048, 8)):
+                cases = (Attention(1, 32, 8, q_len, kv_len, head_dim) for kv_len in (4096, 262144))
+                sizes = {case.kv_len: self.instruments.worker_bytes(case, workers) for case in cases}
+                yield Memory(self.isa, head_dim, q_len, workers, sizes)
+
+    def results(self, cases: list[Case]) -> Iterator[Result]:
+        for case in cases:
+            yield self.row(case)
+            gc.collect()  # sessions and gigabytes of arrays
+        if not self.capped:
+            yield from self.memory()
+
+
+def child(sender: Connection, arguments: Namespace, isa: str, capped: bool, cases: list[Case]) -> None:
+    os.environ.update(CAPS.get(isa, {"MHA_ISA": isa}))
+    for result in Laboratory(arguments, isa, capped).results(cases):
+        sender.send(result)
+
+
+def measure(arguments: Namespace, isa: str, capped: bool, cases: list[Case]) -> Iterator[Result]:
+    """As a child process measures them."""
+    if arguments.threads > 1:
+        cases = [case for case in cases if not isinstance(case, Linear)]  # Libmha.linear has one
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=child, args=(sender, arguments, isa, capped, cases))
+    process.start()
+    sender.close()
+    try:
+        while True:
+            yield receiver.recv()
+    except EOFError:
+        process.join()
+    if process.exitcode != 0:
+        raise SystemExit(f"comparison: {isa}: exit status {process.exitcode}")

@@ -1,0 +1,112 @@
+/* What scripts/comparison loads: the limits of one core, and the library called from C, on the caller's arrays, so that
+ * they can take turns with other libraries.  isa: a row of kernels.inc.  Returned are seconds. */
+#include "bench.h"
+
+#include "kernel.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void end(const char *why) {
+    fprintf(stderr, "instruments: %s\n", why);
+    exit(1);
+}
+
+static const bench_row *row_of(const char *isa) {
+    for (size_t i = 0; i < bench_row_count(); i++)
+        if (strcmp(bench_row_at(i)->isa, isa) == 0 && bench_row_at(i)->supported) return bench_row_at(i);
+    end("this CPU lacks the instruction set");
+    return NULL;
+}
+
+/* So many floating-point operations on registers. */
+double instruments_multiply_add(const char *isa, double flops) {
+    const bench_row *row = row_of(isa);
+    const double start = bench_wall_seconds();
+    bench_multiply_add(row, (size_t)(flops / row->multiply_add_flops));
+    return bench_wall_seconds() - start;
+}
+
+/* Two arrays of n floats, such as K and V; n and alignment as bench_read wants them. */
+double instruments_read(const char *isa, const float *a, const float *b, size_t n, size_t runs) {
+    const bench_row *row = row_of(isa);
+    const double start = bench_wall_seconds();
+    for (size_t i = 0; i < runs; i++) {
+        bench_read(row, a, n);
+        bench_read(row, b, n);
+    }
+    return bench_wall_seconds() - start;
+}
+
+size_t instruments_packed_floats(const char *isa, int64_t out, int64_t in) {
+    return row_of(isa)->kernels->weight_floats(out, in);
+}
+
+void instruments_pack(const char *isa, const float *weight, int64_t out, int64_t in, float *packed) {
+    row_of(isa)->kernels->pack_weights(weight, in, out, in, packed);
+}
+
+/* The projections' product: x [rows, in], y [rows, out]. */
+double instruments_product(const char *isa, const float *x, const float *packed, float *y, int64_t rows, int64_t out,
+                           int64_t in, size_t runs) {
+    const mha_kernels *kernels = row_of(isa)->kernels;
+    const mha_gemm gemm = {.x = x, .x_stride = in, .packed = packed, .y = y, .y_stride = out, .in = in, .out = out};
+    float *scratch = bench_allocate(kernels->gemm_scratch_floats * sizeof(float));
+    const double start = bench_wall_seconds();
+    for (size_t i = 0; i < runs; i++) bench_product(kernels, &gemm, rows, scratch);
+    const double seconds = bench_wall_seconds() - start;
+    free(scratch);
+    return seconds;
+}
+
+/* sizes: q_heads, kv_heads, q_len, kv_len, head_dim; tensors are [1, heads, tokens, dim]. */
+static mha_attention_args args_of(const int64_t sizes[5], const float *q, const float *k, const float *v, float *out) {
+    const int64_t q_floats = sizes[2] * sizes[4], kv_floats = sizes[3] * sizes[4];
+    mha_attention_args args;
+    mha_attention_args_init(&args, sizeof args);
+    args.batch = 1;
+    args.q_heads = sizes[0];
+    args.kv_heads = sizes[1];
+    args.q_len = sizes[2];
+    args.kv_len = sizes[3];
+    args.head_dim = sizes[4];
+    args.q = (mha_tensor){(void *)q, MHA_F32, {sizes[0] * q_floats, q_floats, sizes[4]}};
+    args.k = (mha_tensor){(void *)k, MHA_F32, {sizes[1] * kv_floats, kv_floats, sizes[4]}};
+    args.v = (mha_tensor){(void *)v, MHA_F32, {sizes[1] * kv_floats, kv_floats, sizes[4]}};
+    args.out = (mha_tensor){out, MHA_F32, {sizes[0] * q_floats, q_floats, sizes[4]}};
+    return args;
+}
+
+static mha_context *context_of(const char *isa) {
+    mha_context *context;
+    const char *why_not = bench_context(row_of(isa), false, &context);
+    if (why_not != NULL) end(why_not);
+    return context;
+}
+
+double instruments_attention(const char *isa, const int64_t sizes[5], const float *q, const float *k, const float *v,
+                             float *out, size_t runs) {
+    mha_context *context = context_of(isa);
+    const mha_attention_args args = args_of(sizes, q, k, v, out);
+    size_t bytes;
+    if (mha_attention_workspace_size(context, &args, 1, &bytes) != MHA_OK) end("mha_attention_workspace_size failed");
+    void *workspace = bench_allocate(bytes);
+    mha_status status = MHA_OK;
+    const double start = bench_wall_seconds();
+    for (size_t i = 0; i < runs && status == MHA_OK; i++)
+        status = mha_attention(context, &args, NULL, workspace, bytes);
+    const double seconds = bench_wall_seconds() - start;
+    if (status != MHA_OK) end("mha_attention failed");
+    free(workspace);
+    mha_context_destroy(context);
+    return seconds;
+}
+
+/* What mha_attention_describe writes. */
+void instruments_describe(const char *isa, const int64_t sizes[5], size_t n_workers, char *text, size_t text_bytes) {
+    mha_context *context = context_of(isa);
+    const mha_attention_args args = args_of(sizes, NULL, NULL, NULL, NULL);
+    mha_attention_describe(context, &args, n_workers, text, text_bytes);
+    mha_context_destroy(context);
+}
