@@ -11,12 +11,13 @@ void mha_ahead_pace(mha_ahead *ahead, int64_t steps) {
 }
 
 static void fetch_row(mha_ahead_rows *rows) {
-    for (int64_t byte = 0; byte < rows->bytes; byte += LINE_BYTES) __builtin_prefetch(rows->row + byte, 0, 2);
+    for (int64_t byte = 0; byte < rows->bytes; byte += LINE_BYTES)
+        __builtin_prefetch((const void *)(rows->row + (uintptr_t)byte), 0, 2);
     rows->left--;
     rows->row += rows->group_stride;
     if (++rows->in_group < rows->group) return;
     rows->in_group = 0;
-    rows->row += rows->stride - rows->group * rows->group_stride;
+    rows->row += rows->stride - (uint64_t)rows->group * rows->group_stride;
 }
 
 void mha_ahead_step(mha_ahead *ahead) {

@@ -14,6 +14,7 @@ typedef struct attention_call {
     mha_plan plan;
     char *partials; /* [batch, q_heads, q_len, splits] rows of {max, sum, o[v_head_dim]} */
     char *workers;  /* [n_workers] of worker_bytes */
+    size_t n_workers;
 } attention_call;
 
 typedef struct chunk {
@@ -93,45 +94,57 @@ static void chunk_open(chunk *chunk) {
     chunk->last_key = plan->splits == 1 ? last : mha_min(last, (chunk->split + 1) * split_keys);
 }
 
-/* The rows of q or out that belong to a chunk. */
+/* Where a chunk's keys begin, or soon after: its first row's decide. */
+static int64_t first_block(const chunk *chunk) {
+    const mha_plan *plan = &chunk->call->plan;
+    mha_rows rows;
+    mha_rows_open(plan, chunk->batch, chunk->row0, 1, &rows);
+    const int64_t first = mha_max(rows.first[0], chunk->split * mha_plan_split_keys(plan, chunk->batch));
+    return first / plan->kernels->block_keys * plan->kernels->block_keys;
+}
+
+/* A chunk's rows of q or out. */
 static mha_ahead_rows query_rows(const chunk *chunk, const mha_tensor *tensor, int64_t dim) {
     const mha_plan *plan = &chunk->call->plan;
     const int64_t head = mha_row_head(plan, chunk->kv_head, chunk->row0), query = mha_row_query(plan, chunk->row0);
-    return (mha_ahead_rows){.row = (const char *)row_of(tensor, chunk->batch, head, query),
+    return (mha_ahead_rows){.row = (uintptr_t)row_of(tensor, chunk->batch, head, query),
                             .left = chunk->rows,
                             .bytes = dim * (int64_t)sizeof(float),
-                            .stride = tensor->stride[2] * (int64_t)sizeof(float),
+                            .stride = (uint64_t)tensor->stride[2] * sizeof(float),
                             .group = plan->group,
-                            .group_stride = tensor->stride[1] * (int64_t)sizeof(float),
+                            .group_stride = (uint64_t)tensor->stride[1] * sizeof(float),
                             .in_group = chunk->row0 % plan->group};
 }
 
-/* The rows of k or v in a block. */
-static mha_ahead_rows key_rows(const chunk *chunk, const mha_tensor *tensor, int64_t key0, int64_t dim) {
+/* A block's rows of k or v. */
+static mha_ahead_rows block_rows(const chunk *chunk, const mha_tensor *tensor, int64_t key0, int64_t dim) {
     const mha_plan *plan = &chunk->call->plan;
-    return (mha_ahead_rows){.row = (const char *)row_of(tensor, chunk->batch, chunk->kv_head, key0),
-                            .left = mha_max(0, mha_min(plan->kernels->block_keys, plan->args.kv_len - key0)),
+    const int64_t keys = mha_plan_kv_len(plan, chunk->batch) - key0;
+    if (keys <= 0) return (mha_ahead_rows){.left = 0};
+    return (mha_ahead_rows){.row = (uintptr_t)row_of(tensor, chunk->batch, chunk->kv_head, key0),
+                            .left = mha_min(plan->kernels->block_keys, keys),
                             .bytes = dim * (int64_t)sizeof(float),
-                            .stride = tensor->stride[2] * (int64_t)sizeof(float),
+                            .stride = (uint64_t)tensor->stride[2] * sizeof(float),
                             .group = 1};
 }
 
-/* What is needed after the block at key0: the next one; after the last, where the output goes and what the next task begins
- * with.  Another worker may take that task, or a window hide its first keys: then a few lines were fetched in vain. */
+/* What is needed after the block at key0: the next one; after the last, where the output goes and what this worker's next
+ * task begins with, if workers take turns.  A wrong guess costs at most a block's worth of reading. */
 static void chunk_expect(const chunk *now, int64_t key0, mha_ahead *ahead) {
     const mha_plan *plan = &now->call->plan;
     const mha_attention_args *args = &plan->args;
     chunk next = *now;
     int64_t next_key0 = key0 + plan->kernels->block_keys;
     if (next_key0 >= now->last_key) {
-        mha_ahead_add(ahead, query_rows(now, &args->out, args->v_head_dim));
-        if (now->index + 1 == (size_t)plan->tasks) return;
-        chunk_locate(plan, now->index + 1, &next);
-        next_key0 = next.split * mha_plan_split_keys(plan, next.batch);
+        if (now->splits == 1) mha_ahead_add(ahead, query_rows(now, &args->out, args->v_head_dim));
+        if (now->index + now->call->n_workers >= (size_t)plan->tasks) return;
+        chunk_locate(plan, now->index + now->call->n_workers, &next);
+        if (next.split >= next.splits) return;
         mha_ahead_add(ahead, query_rows(&next, &args->q, args->head_dim));
+        next_key0 = first_block(&next);
     }
-    mha_ahead_add(ahead, key_rows(&next, &args->v, next_key0, args->v_head_dim));
-    mha_ahead_add(ahead, key_rows(&next, &args->k, next_key0, args->head_dim));
+    mha_ahead_add(ahead, block_rows(&next, &args->v, next_key0, args->v_head_dim));
+    mha_ahead_add(ahead, block_rows(&next, &args->k, next_key0, args->head_dim));
 }
 
 /* Marks the tiles and runs the kernel.  With an additive mask tile by tile, since there is room for one bias only. */
@@ -248,7 +261,10 @@ static void merge_task(void *closure, size_t worker, size_t index) {
 void mha_attention_run(const mha_plan *plan, const mha_executor *executor, void *workspace) {
     if (plan->rows == 0) return;
     char *aligned = mha_align_pointer(workspace);
-    attention_call call = {.plan = *plan, .partials = aligned, .workers = aligned + plan->partials_bytes};
+    attention_call call = {.plan = *plan,
+                           .partials = aligned,
+                           .workers = aligned + plan->partials_bytes,
+                           .n_workers = mha_n_workers(executor)};
     mha_parallel_for(executor, (size_t)plan->tasks, attention_task, &call);
     if (plan->splits > 1)
         mha_parallel_for(executor, (size_t)(plan->args.batch * plan->args.q_heads), merge_task, &call);
@@ -277,43 +293,4 @@ mha_status mha_attention_check(const mha_context *context, const mha_attention_a
                                const void *workspace, size_t workspace_bytes, char *text, size_t text_bytes) {
     mha_plan plan;
     return prepare(&plan, context, args, executor, workspace, workspace_bytes, (mha_message){text, text_bytes});
-}
-
-mha_status mha_attention_workspace_size(const mha_context *context, const mha_attention_args *args, size_t n_workers,
-                                        size_t *workspace_bytes) {
-    mha_plan plan;
-    if (workspace_bytes == NULL) return MHA_INVALID_ARGUMENT;
-    TRY(mha_plan_read(&plan, context, args, (mha_message){0}));
-    TRY(mha_plan_cut(&plan, n_workers, (mha_message){0}));
-    *workspace_bytes = plan.workspace_bytes;
-    return MHA_OK;
-}
-
-static const char *path_name(const mha_plan *plan) {
-    if (plan->path == &plan->kernels->decode) return "decode";
-    return plan->path == &plan->kernels->in_place ? "in-place" : "tile";
-}
-
-mha_status mha_attention_describe(const mha_context *context, const mha_attention_args *args, size_t n_workers,
-                                  char *text, size_t text_bytes) {
-    mha_plan plan;
-    const mha_message message = {text, text_bytes};
-    TRY(mha_plan_read(&plan, context, args, message));
-    TRY(mha_plan_cut(&plan, n_workers, message));
-    const mha_score_tensor *mask = &plan.args.mask, *scores = &plan.args.scores;
-    const char *mask_kind = mask->data == NULL ? "none" : mask->dtype == MHA_BOOL ? "boolean" : "additive";
-    return mha_say(message, MHA_OK,
-                   "kernels: %s f32, %s path, exp %s\n"
-                   "tiles: %d rows, blocks of %d keys\n"
-                   "mask: %s%s\n"
-                   "scores: %s\n"
-                   "chunks: %lld of up to %lld rows a KV head\n"
-                   "splits: at most %lld of the keys\n"
-                   "tasks: %lld\n"
-                   "workspace: %zu bytes, %zu a worker\n",
-                   plan.kernels->isa, path_name(&plan), plan.exp == 0 ? "sleef" : "fused", plan.path->max_rows,
-                   plan.kernels->block_keys, mask_kind, mask->data == NULL ? "" : ", read score by score",
-                   scores->data == NULL ? "none" : "every block computed and copied, no splits", (long long)plan.chunks,
-                   (long long)plan.chunk_rows, (long long)plan.splits, (long long)plan.tasks, plan.workspace_bytes,
-                   plan.worker_bytes);
 }

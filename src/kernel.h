@@ -1,6 +1,6 @@
 /* The kernel contract: what the driver (attention.c, layer.c) asks of an instruction set.
  *
- * The tile path is laid out with QUERIES IN VECTOR LANES.  A tile holds up to `lanes` queries of one KV head:
+ * The tile and in_place paths are laid out with QUERIES IN VECTOR LANES.  A tile holds up to `lanes` queries of one KV head:
  *
  *     q [head_dim][lanes]     the queries, transposed                 S = K Q^T   is [keys][lanes]
  *     o [v_head_dim][lanes]   the output before division, transposed  O += V^T P  is [v_head_dim][lanes]
@@ -38,11 +38,11 @@ typedef struct mha_softmax {
 typedef struct mha_kv_block {
     const float *k, *v;         /* first row; where they lie */
     int64_t k_stride, v_stride; /* between tokens */
-    const float *packed_k;      /* as pack_keys and pack_values left them; NULL on a path that does not pack */
+    const float *packed_k;      /* as pack_keys and pack_values left them; not for a path that does not pack */
     const float *packed_v;
     int32_t keys; /* valid ones; at most block_keys */
     int32_t head_dim, v_head_dim;
-    mha_ahead *ahead; /* what to fetch meanwhile, or NULL */
+    mha_ahead *ahead; /* what a kernel may fetch meanwhile, paced once a call, a step before each product; or NULL */
 } mha_kv_block;
 
 /* Query rows that share a KV head, and their state. */
@@ -50,7 +50,7 @@ typedef struct mha_tile {
     float *q, *o;     /* as many floats as path->q_floats and path->o_floats say */
     float *max, *sum; /* [lanes]; the driver sets -inf and 0 at first */
     int32_t rows;     /* queries: the first so many lanes */
-    int32_t lanes;    /* what path->lanes makes of rows: in the tile path whole vectors */
+    int32_t lanes;    /* what path->lanes makes of rows: but for decode whole vectors */
 
     /* Set by the driver for each block.  The tile attends to keys [begin, end) of the block; empty: begin == end. */
     int32_t begin, end;
@@ -103,7 +103,7 @@ typedef struct mha_gemm {
 typedef struct mha_kernels {
     const char *isa;
     mha_path tile, in_place, decode;
-    int32_t in_place_tiles; /* up to so many tiles of a KV head take in_place */
+    int32_t in_place_tiles; /* chunks of up to so many tiles take in_place */
     int32_t block_keys;
 
     /* attention */

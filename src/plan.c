@@ -96,14 +96,6 @@ static void cut_chunks(mha_plan *plan, size_t n_workers) {
     plan->chunks = mha_ceil_div(plan->rows, plan->chunk_rows);
 }
 
-/* By the length of the queries first, so that sharing KV heads changes no bits; in_place and tile have the same. */
-static const mha_path *path_of(const mha_plan *plan) {
-    const mha_kernels *kernels = plan->kernels;
-    if (plan->args.q_len <= DECODE_MAX_Q_LEN) return &kernels->decode;
-    const int64_t tiles = mha_ceil_div(plan->rows, kernels->tile.max_rows);
-    return tiles <= kernels->in_place_tiles ? &kernels->in_place : &kernels->tile;
-}
-
 /* Whether the operands are too large for a second-level cache. */
 static bool are_far(const mha_attention_args *args) {
     const double dims = (double)(args->head_dim + args->v_head_dim) * (double)args->batch;
@@ -117,10 +109,13 @@ mha_status mha_plan_cut(mha_plan *plan, size_t n_workers, mha_message message) {
     plan->softmax = mha_softmax_of(args);
     plan->group = args->kv_heads > 0 ? args->q_heads / args->kv_heads : 0;
     plan->rows = args->q_len * plan->group;
-    plan->path = path_of(plan);
+    plan->path = args->q_len <= DECODE_MAX_Q_LEN ? &plan->kernels->decode : &plan->kernels->tile;
     plan->fetches_ahead = plan->path != &plan->kernels->decode && are_far(args);
     plan->splits = most_splits(plan);
     cut_chunks(plan, n_workers);
+    /* The same bits, so what depends on the number of workers may choose. */
+    if (plan->path == &plan->kernels->tile && plan->chunk_tiles <= plan->kernels->in_place_tiles)
+        plan->path = &plan->kernels->in_place;
     plan->tasks = args->batch * args->kv_heads * plan->chunks * plan->splits;
 
     mha_worker_memory unused;

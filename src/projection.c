@@ -37,7 +37,7 @@ mha_projection mha_projection_cut(const mha_kernels *kernels, const mha_gemm *we
     const int64_t panels = mha_max(1, weight->out / kernels->gemm_panel); /* whole ones: the last may be short */
     const int64_t wanted = n_workers > 1 ? (int64_t)n_workers * MHA_TASKS_PER_WORKER : 1;
     const int64_t items = mha_max(1, p.items);
-    p.row_step = row_step(p.rows, mha_ceil_div(wanted, items * panels));
+    p.row_step = row_step(p.rows, mha_ceil_div(mha_ceil_div(wanted, items), panels));
     p.row_tasks = mha_ceil_div(p.rows, p.row_step);
     const int64_t wanted_outs = mha_ceil_div(wanted, items * mha_max(1, p.row_tasks));
     const int64_t task_panels = mha_max(1, mha_min(OUT_PANELS, panels / wanted_outs));

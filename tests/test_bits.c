@@ -1,6 +1,7 @@
 /* A query row's bits depend on its own data alone: not on workers, nor on the batch, padding or shared KV heads. */
 #include "check.h"
 #include "contents.h"
+#include "context.h"
 #include "executor.h"
 #include "isas.h"
 #include "test.h"
@@ -57,6 +58,33 @@ static const spec cases[] = {
      .kv_len = 140,
      .head_dim = 9,
      .mask = MASK_BOOL},
+    /* So large that what comes next is fetched ahead. */
+    {.what = "large, bias",
+     .batch = 2,
+     .q_heads = 4,
+     .kv_heads = 2,
+     .q_len = 130,
+     .kv_len = 400,
+     .head_dim = 128,
+     .mask = MASK_MINUS_INF},
+    {.what = "large, lengths",
+     .batch = 3,
+     .q_heads = 4,
+     .kv_heads = 2,
+     .q_len = 16,
+     .kv_len = 2100,
+     .head_dim = 24,
+     .lens = true},
+    {.what = "large, window",
+     .batch = 2,
+     .q_heads = 2,
+     .kv_heads = 1,
+     .q_len = 400,
+     .kv_len = 900,
+     .head_dim = 96,
+     .left = &window,
+     .causal = true,
+     .q_offset = 500},
     {.what = "bias",
      .batch = 3,
      .q_heads = 2,
@@ -243,14 +271,32 @@ static void sign_of_zero(const char *isa) {
     mha_context_destroy(context);
 }
 
+/* K and V packed, or read where they lie; the plan chooses for speed alone. */
+static void check_paths(const char *who, const mha_context *context, problem *p) {
+    mha_kernels kernels = *context->kernels;
+    struct mha_context forced = *context;
+    forced.kernels = &kernels;
+    kernels.in_place_tiles = 0;
+    outputs wanted = problem_run(p, &forced, NULL);
+    kernels.in_place_tiles = INT32_MAX;
+    outputs got = problem_run(p, &forced, NULL);
+    char name[128];
+    snprintf(name, sizeof name, "%s, in place", who);
+    check_same_outputs(name, p, &got, &wanted);
+    outputs_free(&got);
+    outputs_free(&wanted);
+}
+
 static void neighbours(const char *isa) { for_each(isa, check_neighbours); }
 static void workers(const char *isa) { for_each(isa, check_workers); }
 static void batches(const char *isa) { for_each(isa, check_batch); }
 static void padding(const char *isa) { for_each(isa, check_padding); }
 static void shared_kv_heads(const char *isa) { for_each(isa, check_groups); }
+static void paths(const char *isa) { for_each(isa, check_paths); }
 
 int main(void) {
     static const isa_test tests[] = {ISA_TEST(workers), ISA_TEST(neighbours), ISA_TEST(sign_of_zero),
-                                     ISA_TEST(batches), ISA_TEST(padding),    ISA_TEST(shared_kv_heads)};
+                                     ISA_TEST(batches), ISA_TEST(padding),    ISA_TEST(shared_kv_heads),
+                                     ISA_TEST(paths)};
     return isa_tests_run(tests, COUNT(tests));
 }

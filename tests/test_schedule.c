@@ -39,6 +39,7 @@ typedef struct pieces {
 static struct {
     int64_t cost, pack_lanes; /* of the running task */
     int64_t pairs;            /* of a row and a key it sees, in all tasks */
+    int64_t panel;            /* of a product's outputs */
 } count;
 
 /* ---- kernels that count ---- */
@@ -70,6 +71,10 @@ static void count_finish(const mha_tile *tile, float *const rows[], int32_t v_he
 
 static void count_gemm(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t out0, int64_t out1, float *scratch) {
     (void)scratch;
+    if (row0 < 0 || row0 >= row1 || row1 - row0 > MHA_GEMM_ROWS || row0 % 8 != 0)
+        fail_msg("rows [%d, %d) of a product: not what kernel.h allows", (int)row0, (int)row1);
+    if (out0 < 0 || out0 >= out1 || out0 % count.panel != 0 || (out1 % count.panel != 0 && out1 != gemm->out))
+        fail_msg("outputs [%d, %d) of a product: not what kernel.h allows", (int)out0, (int)out1);
     count.cost += (row1 - row0) * (out1 - out0) * gemm->in;
 }
 
@@ -310,6 +315,7 @@ static void check_products(const char *what, const char *isa, size_t i) {
     const product *c = &products[i];
     mha_kernels kernels = *kernels_of(isa);
     kernels.gemm = count_gemm;
+    count.panel = kernels.gemm_panel;
     for (size_t n = 1; n <= MOST_WORKERS; n = next_workers(n)) {
         pieces p = {0, 0};
         int64_t wanted = 0;

@@ -8,7 +8,8 @@
 #include <float.h>
 #include <math.h>
 
-static const int16_t lengths[][2] = {{1, 1}, {1, 70}, {1, 600}, {3, 40}, {5, 300}, {20, 21}, {70, 200}, {40, 700}};
+static const int16_t lengths[][2] = {{1, 1},   {1, 70},   {1, 600},  {3, 40},  {5, 300},
+                                     {20, 21}, {70, 200}, {90, 150}, {40, 700}};
 
 static spec sized(const char *what, size_t length, uint64_t seed) {
     return (spec){.what = what,

@@ -1,7 +1,7 @@
 /* The vector vocabulary.  An instruction set's vec.h defines, for f32 vectors of V_LANES lanes:
  *
  *   constants  V_LANES; TILE_VECTORS and PANEL, the FMA tile is PANEL rows by TILE_VECTORS vectors; BLOCK_KEYS;
- *              GEMM_DEPTH; DECODE_VECTORS and DECODE_SCORE_ROWS, sizes of the decode kernel's register tiles
+ *              IN_PLACE_TILES; GEMM_DEPTH; DECODE_VECTORS and DECODE_SCORE_ROWS, sizes of the decode kernel's register tiles
  *   vf, vm     a vector, a mask
  *   v_zero v_set1 v_load v_store             memory needs the alignment of an element only
  *   v_load_n v_store_n                       the first min(n, V_LANES), 0 < n; the rest reads as 0, memory is not touched
@@ -39,8 +39,10 @@
 #define V_UNROLL _Pragma("GCC unroll 32")
 #endif
 
-/* Into the first-level cache.  Any address will do, also one beyond the end of what it belongs to. */
-#define v_prefetch(p) __builtin_prefetch(p, 0, 3)
+/* Fetches the line of p[floats] into the first-level cache.  An address in integers, since it may be anywhere. */
+V_INLINE void v_prefetch(const float *p, uint64_t floats) {
+    __builtin_prefetch((const void *)((uintptr_t)p + sizeof *p * floats), 0, 3);
+}
 
 /* Names of the functions that the kernel table exports: mha_<op>_f32_<isa>. */
 #define K_NAME_(op, isa) mha_##op##_f32_##isa

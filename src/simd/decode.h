@@ -33,12 +33,12 @@ static void K(decode_load)(mha_tile *tile, const float *const rows[], int32_t he
 }
 
 /* Adds the products of V_LANES elements, or the last n, to the sums. */
-V_INLINE void score_elements(const float *const keys[SCORE_KEYS], int64_t ahead, int32_t d, int32_t n, const float *q,
+V_INLINE void score_elements(const float *const keys[SCORE_KEYS], uint64_t ahead, int32_t d, int32_t n, const float *q,
                              int64_t stride, int rows, vf sum[DECODE_SCORE_ROWS][SCORE_KEYS]) {
     vf key[SCORE_KEYS];
     if (d % LINE == 0) {
         V_UNROLL
-        for (int i = 0; i < SCORE_KEYS; i++) v_prefetch(keys[i] + ahead + d);
+        for (int i = 0; i < SCORE_KEYS; i++) v_prefetch(keys[i], ahead + (uint64_t)d);
     }
     V_UNROLL
     for (int i = 0; i < SCORE_KEYS; i++) key[i] = n == V_LANES ? v_load(keys[i] + d) : v_load_n(keys[i] + d, n);
@@ -51,8 +51,8 @@ V_INLINE void score_elements(const float *const keys[SCORE_KEYS], int64_t ahead,
 }
 
 /* Scores of SCORE_KEYS keys and some rows. */
-V_INLINE void score_keys(const float *const keys[SCORE_KEYS], int64_t ahead, int32_t head_dim, const float *q, int rows,
-                         float *s) {
+V_INLINE void score_keys(const float *const keys[SCORE_KEYS], uint64_t ahead, int32_t head_dim, const float *q,
+                         int rows, float *s) {
     const int64_t stride = round_up(head_dim, V_LANES);
     vf sum[DECODE_SCORE_ROWS][SCORE_KEYS];
     V_UNROLL
@@ -75,7 +75,7 @@ V_INLINE void decode_scores(const mha_kv_block *block, const mha_tile *tile, int
             keys[i] = block->k + (key + i < tile->end ? key + i : tile->end - 1) * block->k_stride;
         V_UNROLL
         for (int r = 0; r < rows; r += DECODE_SCORE_ROWS)
-            score_keys(keys, KEYS_AHEAD * block->k_stride, block->head_dim, tile->q + r * stride,
+            score_keys(keys, KEYS_AHEAD * (uint64_t)block->k_stride, block->head_dim, tile->q + r * stride,
                        rows - r < DECODE_SCORE_ROWS ? rows - r : DECODE_SCORE_ROWS, s + r * BLOCK_KEYS + key);
     }
     for (int r = 0; r < rows; r++) {
@@ -130,7 +130,7 @@ V_INLINE void decode_columns(const mha_kv_block *block, mha_tile *tile, int rows
         vf value[DECODE_VECTORS];
         V_UNROLL
         for (int v = 0; v < vectors; v += LINE / V_LANES)
-            v_prefetch(values + VALUES_AHEAD * block->v_stride + v * V_LANES);
+            v_prefetch(values, VALUES_AHEAD * (uint64_t)block->v_stride + (uint64_t)(v * V_LANES));
         V_UNROLL
         for (int v = 0; v < vectors; v++)
             value[v] = n == V_LANES ? v_load(values + v * V_LANES) : v_load_n(values + v * V_LANES, n);

@@ -11,19 +11,14 @@
 #ifndef MHA_SIMD_FMA_TILE_H
 #define MHA_SIMD_FMA_TILE_H
 
-/* A[k][i] is at row[i] + k * step; packed: row[i] is row[0] + i, and step is PANEL. */
+/* A[k][i] is at row[i] + k * step; or packed, at row[0] + k * PANEL + i. */
 typedef struct fma_rows {
     bool packed;
     const float *row[PANEL];
     int64_t step;
 } fma_rows;
 
-V_INLINE fma_rows packed_panel(const float *panel) {
-    fma_rows a = {.packed = true, .step = PANEL};
-    V_UNROLL
-    for (int i = 0; i < PANEL; i++) a.row[i] = panel + i;
-    return a;
-}
+V_INLINE fma_rows packed_panel(const float *panel) { return (fma_rows){.packed = true, .row = {panel}}; }
 
 /* A[k][i] * b + c for an i that is constant after unrolling. */
 V_INLINE vf fma_row(const fma_rows *a, int64_t k, int i, vf b, vf c) {

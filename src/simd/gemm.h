@@ -65,12 +65,12 @@ V_INLINE void gemm_any_rows(const gemm_tile *tile, int vectors, int valid) {
     else gemm_rows(tile, PANEL, vectors, valid);
 }
 
-/* The weights of the tiles after these: the next panel's, or the first panel's next terms. */
+/* The weights of the tiles after these: the next panel's; or the first panel's next terms, then its first again. */
 static const float *next_weights(const mha_gemm *gemm, int64_t out, int64_t out0, int64_t out1, int64_t k,
                                  int64_t depth) {
     const bool last = out + TILE_LANES >= out1;
-    const int64_t next = last ? out0 : out + TILE_LANES;
-    return gemm->packed + next * gemm->in + (last ? k + depth : k) * panel_lanes(next, gemm->out);
+    const int64_t next = last ? out0 : out + TILE_LANES, k_next = !last ? k : k + depth < gemm->in ? k + depth : 0;
+    return gemm->packed + next * gemm->in + k_next * panel_lanes(next, gemm->out);
 }
 
 /* Fetches one of `shares` equal shares into the second-level cache. */
@@ -80,7 +80,7 @@ static void fetch_share(const float *weights, int64_t floats, int64_t share, int
 }
 
 static void K(gemm)(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t out0, int64_t out1, float *scratch) {
-    const int64_t panels = round_up(row1 - row0, PANEL) / PANEL;
+    const int64_t row_panels = round_up(row1 - row0, PANEL) / PANEL;
     for (int64_t k = 0; k < gemm->in; k += GEMM_DEPTH) {
         const int64_t depth = gemm->in - k < GEMM_DEPTH ? gemm->in - k : GEMM_DEPTH;
         pack_row_panels(gemm->x + row0 * gemm->x_stride + k, gemm->x_stride, row1 - row0, depth, scratch);
@@ -95,8 +95,8 @@ static void K(gemm)(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t ou
                               .first = k == 0};
             const float *next = next_weights(gemm, out, out0, out1, k, depth);
             for (tile.row = row0; tile.row < row1; tile.row += PANEL) {
-                if (panels >= FETCH_MIN_PANELS)
-                    fetch_share(next, depth * TILE_LANES, (tile.row - row0) / PANEL, panels);
+                if (row_panels >= FETCH_MIN_PANELS)
+                    fetch_share(next, depth * TILE_LANES, (tile.row - row0) / PANEL, row_panels);
                 const int valid = (int)(row1 - tile.row < PANEL ? row1 - tile.row : PANEL);
                 tile.x = scratch + (tile.row - row0) * depth;
                 switch (lanes / V_LANES) {

@@ -36,7 +36,7 @@ V_INLINE fma_rows key_rows(const mha_kv_block *block, int32_t key, bool in_place
     return a;
 }
 
-V_INLINE fma_rows value_columns(const mha_kv_block *block, int32_t d, int32_t begin, bool in_place) {
+V_INLINE fma_rows value_rows(const mha_kv_block *block, int32_t d, int32_t begin, bool in_place) {
     if (!in_place) return packed_panel(block->packed_v + ((int64_t)d * BLOCK_KEYS + (int64_t)begin * PANEL));
     fma_rows a = {.step = block->v_stride};
     V_UNROLL
@@ -124,7 +124,7 @@ V_INLINE void accumulate_values(const mha_kv_block *block, mha_tile *tile, int v
     const int lanes = vectors * V_LANES;
     for (int32_t d = 0; d < block->v_head_dim; d += PANEL) {
         vf c[PANEL][TILE_VECTORS];
-        const fma_rows values = value_columns(block, d, tile->begin, in_place);
+        const fma_rows values = value_rows(block, d, tile->begin, in_place);
         if (block->ahead != NULL) mha_ahead_step(block->ahead);
         fma_tile(PANEL, vectors, tile->end - tile->begin, &values, p + tile->begin * lanes, lanes, c);
         V_UNROLL
@@ -143,7 +143,7 @@ V_INLINE void accumulate_seen_values(const mha_kv_block *block, mha_tile *tile, 
                                      const float *p, const vf alpha[TILE_VECTORS]) {
     const int lanes = vectors * V_LANES;
     for (int32_t d = 0; d < block->v_head_dim; d += PANEL) {
-        const fma_rows values = value_columns(block, d, 0, in_place);
+        const fma_rows values = value_rows(block, d, 0, in_place);
         V_UNROLL
         for (int i = 0; i < PANEL; i++) {
             V_UNROLL
@@ -162,11 +162,18 @@ V_INLINE void accumulate_seen_values(const mha_kv_block *block, mha_tile *tile, 
 
 /* Whether the values of keys [begin, end) are all finite: 0 x is NaN for the others. */
 static bool values_finite(const mha_kv_block *block, int32_t begin, int32_t end) {
-    vf zero = v_zero();
-    for (int32_t k = begin; k < end; k++)
-        for (int32_t d = 0; d < block->v_head_dim; d += V_LANES)
-            zero = v_fma(v_load_n(block->v + k * block->v_stride + d, block->v_head_dim - d), v_zero(), zero);
-    return v_sum(zero) == 0;
+    vf zero[4] = {v_zero(), v_zero(), v_zero(), v_zero()}; /* chains: an FMA takes four cycles */
+    for (int32_t d = 0; d < block->v_head_dim; d += V_LANES) {
+        const float *values = block->v + d;
+        const int32_t n = block->v_head_dim - d;
+        int32_t k = begin;
+        for (; k + 4 <= end && n >= V_LANES; k += 4) {
+            V_UNROLL
+            for (int i = 0; i < 4; i++) zero[i] = v_fma(v_load(values + (k + i) * block->v_stride), v_zero(), zero[i]);
+        }
+        for (; k < end; k++) zero[0] = v_fma(v_load_n(values + k * block->v_stride, n), v_zero(), zero[0]);
+    }
+    return v_sum(v_add(v_add(zero[0], zero[1]), v_add(zero[2], zero[3]))) == 0;
 }
 
 /* What is known of a block while its tiles go by. */

@@ -1,0 +1,41 @@
+/* What a call would need, and what it would do, in words. */
+#include "plan.h"
+
+mha_status mha_attention_workspace_size(const mha_context *context, const mha_attention_args *args, size_t n_workers,
+                                        size_t *workspace_bytes) {
+    mha_plan plan;
+    if (workspace_bytes == NULL) return MHA_INVALID_ARGUMENT;
+    TRY(mha_plan_read(&plan, context, args, (mha_message){0}));
+    TRY(mha_plan_cut(&plan, n_workers, (mha_message){0}));
+    *workspace_bytes = plan.workspace_bytes;
+    return MHA_OK;
+}
+
+static const char *path_name(const mha_plan *plan) {
+    if (plan->path == &plan->kernels->decode) return "decode";
+    return plan->path == &plan->kernels->in_place ? "in-place" : "tile";
+}
+
+mha_status mha_attention_describe(const mha_context *context, const mha_attention_args *args, size_t n_workers,
+                                  char *text, size_t text_bytes) {
+    mha_plan plan;
+    const mha_message message = {text, text_bytes};
+    TRY(mha_plan_read(&plan, context, args, message));
+    TRY(mha_plan_cut(&plan, n_workers, message));
+    const mha_score_tensor *mask = &plan.args.mask, *scores = &plan.args.scores;
+    const char *mask_kind = mask->data == NULL ? "none" : mask->dtype == MHA_BOOL ? "boolean" : "additive";
+    return mha_say(message, MHA_OK,
+                   "kernels: %s f32, %s path, exp %s\n"
+                   "tiles: %d rows, blocks of %d keys\n"
+                   "mask: %s%s\n"
+                   "scores: %s\n"
+                   "chunks: %lld of up to %lld rows a KV head\n"
+                   "splits: at most %lld of the keys\n"
+                   "tasks: %lld\n"
+                   "workspace: %zu bytes, %zu a worker\n",
+                   plan.kernels->isa, path_name(&plan), plan.exp == 0 ? "sleef" : "fused", plan.path->max_rows,
+                   plan.kernels->block_keys, mask_kind, mask->data == NULL ? "" : ", read score by score",
+                   scores->data == NULL ? "none" : "every block computed and copied, no splits", (long long)plan.chunks,
+                   (long long)plan.chunk_rows, (long long)plan.splits, (long long)plan.tasks, plan.workspace_bytes,
+                   plan.worker_bytes);
+}
