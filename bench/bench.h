@@ -66,7 +66,7 @@ void bench_add_layer(const bench_row *row);
 double bench_peak(const bench_row *row);
 double bench_bandwidth(const bench_row *row, double working_set);
 
-/* n multiply-adds, each multiply_add_flops; and a read of n floats, a multiple of 8 vectors at a vector's alignment. */
+/* n multiply-adds, each multiply_add_flops; and a read of n floats, a multiple of 64 vectors at a vector's alignment. */
 void bench_multiply_add(const bench_row *row, size_t n);
 void bench_read(const bench_row *row, const float *data, size_t n);
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import statistics
 from collections.abc import Callable
 from time import perf_counter
@@ -39,6 +40,11 @@ class Runner:
         self.repetitions = 1
         self.samples: list[float] = []
 
+    def start_at(self, part: float) -> None:
+        """Of the circle, so that no runner finds in a cache what another one has just read."""
+        first = int(part * len(self.calls))
+        self.circle = itertools.cycle(self.calls[first:] + self.calls[:first])
+
     def seconds(self, times: int) -> float:
         """Of one call, the mean of so many."""
         if len(self.calls) == 1:
@@ -56,12 +62,16 @@ class Runner:
 
 def take_turns(runners: dict[str, Runner], rounds: int, seconds: float) -> dict[str, Times]:
     """So many rounds, or as many as fit, but at least 10 of them."""
-    for runner in runners.values():
+    order = list(runners.values())
+    for i, runner in enumerate(order):
+        runner.start_at(i / len(order))
         runner.calibrate()
+    shuffle = random.Random(1).shuffle
     end = perf_counter() + seconds
     for done in range(rounds):
         if done >= LEAST_ROUNDS and perf_counter() > end:
             break
-        for runner in runners.values():
+        shuffle(order)  # so that none always comes after the same one
+        for runner in order:
             runner.sample()
     return {name: Times(min(r.samples), statistics.median(r.samples)) for name, r in runners.items()}

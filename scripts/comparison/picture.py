@@ -18,7 +18,7 @@ FMA, READ = "tab:gray", "tab:olive"
 def draw_shares(axes: Axes, rows: list[Row]) -> None:
     for name, color, shares in (
         ("of multiply-adds on registers", FMA, [row.of_peak for row in rows]),
-        ("of a plain read", READ, [row.of_read for row in rows]),
+        ("of a read", READ, [row.of_read for row in rows]),
     ):
         points = [(y, share) for y, share in enumerate(shares) if share is not None]
         height = 0.8 if color == FMA else 0.3

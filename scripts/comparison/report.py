@@ -15,8 +15,9 @@ from comparison.results import PEAK, READ, Memory, Result, Row
 DASH = "–"
 NOTES = """
 - GB/s: K and V, or the weights, each byte once.
-- The limit is one core's: as many multiply-adds on registers (FMA), or a plain read of the same arrays (read), in turn
-  with the case, since a shared machine gives more at one time than at another.
+- The limit is one core's: as many multiply-adds on registers (FMA), or a read of the same arrays from 16 places at a time
+  (read), in turn with the case, since a shared machine gives more at one time than at another.
+- Weights: libmha's are packed beforehand, and ONNX Runtime's if it does so; PyTorch takes them as they are in each call.
 - Under peers: how many times as fast libmha is. All ratios are of the best run of each; runs take turns.
 - PyTorch otherwise: nn.MultiheadAttention; in decode, the heads that share keys as rows of one head.
 - Two threads: as fast as one, so many times. Of plain: of the rate of the same shape in [B,H,T,D] and not causal.

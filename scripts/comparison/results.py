@@ -8,7 +8,7 @@ from comparison.cases import Case
 from comparison.measure import Times
 
 # Names of times.
-PEAK, READ = "multiply-adds on registers", "plain read"
+PEAK, READ = "multiply-adds on registers", "read"
 TWO_THREADS, PLAIN, FROM_C = "2 threads", "plain", "from C"
 
 
@@ -41,7 +41,7 @@ class Row:
 
     @property
     def of_read(self) -> float | None:
-        return self.limits[READ].minimum / self.seconds if READ in self.limits else None
+        return self.limits[READ].minimum / self.seconds / self.threads if READ in self.limits else None
 
     @property
     def two_threads(self) -> float | None:
