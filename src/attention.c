@@ -153,6 +153,8 @@ static void chunk_block(chunk *chunk, int64_t key0) {
     const mha_attention_args *args = &plan->args;
     const mha_worker_memory *memory = &chunk->memory;
     mha_tile_place place = {.plan = plan, .batch = chunk->batch, .kv_head = chunk->kv_head, .key0 = key0};
+    const bool fetches =
+        plan->level != MHA_FAST_CACHE && plan->path != &plan->kernels->decode; /* that path does so by itself */
     mha_ahead ahead = {.n = 0};
     mha_kv_block block = {.k = row_of(&args->k, chunk->batch, chunk->kv_head, key0),
                           .k_stride = args->k.stride[2],
@@ -163,8 +165,9 @@ static void chunk_block(chunk *chunk, int64_t key0) {
                           .keys = (int32_t)mha_min(plan->kernels->block_keys, args->kv_len - key0),
                           .head_dim = (int32_t)args->head_dim,
                           .v_head_dim = (int32_t)args->v_head_dim,
-                          .ahead = plan->fetches_ahead ? &ahead : NULL};
-    if (plan->fetches_ahead) chunk_expect(chunk, key0, &ahead);
+                          .level = plan->level,
+                          .ahead = fetches ? &ahead : NULL};
+    if (fetches) chunk_expect(chunk, key0, &ahead);
     const bool one_by_one = args->scores.data != NULL || (args->mask.data != NULL && args->mask.dtype != MHA_BOOL);
     bool packed = !plan->path->packs, active = false;
 

@@ -34,6 +34,9 @@ typedef struct mha_softmax {
     float exp_floor;  /* exp(x * scale) is below 2^-126, and taken as 0, for x below this */
 } mha_softmax;
 
+/* Where operands probably are, by their size. */
+typedef enum mha_level { MHA_FAST_CACHE, MHA_SLOW_CACHE, MHA_DRAM } mha_level;
+
 /* A block of keys and values of one KV head.  Blocks sit at absolute multiples of block_keys. */
 typedef struct mha_kv_block {
     const float *k, *v;         /* first row; where they lie */
@@ -42,6 +45,7 @@ typedef struct mha_kv_block {
     const float *packed_v;
     int32_t keys; /* valid ones; at most block_keys */
     int32_t head_dim, v_head_dim;
+    mha_level level;  /* where keys and values are read from */
     mha_ahead *ahead; /* what a kernel may fetch meanwhile, paced once a call, a step before each product; or NULL */
 } mha_kv_block;
 

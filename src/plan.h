@@ -22,7 +22,7 @@ typedef struct mha_plan {
     int64_t splits;      /* room for partial results of a row; 1: there are none */
     int64_t tasks;       /* batch * kv_heads * chunks * splits */
     int64_t chunk_tiles; /* most tiles of a chunk */
-    bool fetches_ahead;  /* what comes after a block is fetched while it is computed */
+    mha_level level;     /* where the operands are: from afar, what comes next is fetched ahead */
 
     size_t partial_floats; /* of a query row: max, sum, o */
     size_t partials_bytes; /* of all */

@@ -1,5 +1,5 @@
-/* The decode path: up to DECODE_ROWS query rows that share a KV head.  K and V are read once, where they lie; lanes run
- * along head_dim.  Sizes in floats:
+/* The decode path: tiles of up to DECODE_ROWS query rows.  K and V are read where they lie; lanes run along head_dim.  Sizes in
+ * floats:
  *
  *     q [rows][head_dim, rounded up]    s [rows][BLOCK_KEYS]    o [rows][v_head_dim, rounded up]
  *
@@ -11,8 +11,8 @@
 enum {
     DECODE_ROWS = 4,
     SCORE_KEYS = 4, /* side by side, as v_sum_rows takes them */
-    KEYS_AHEAD = 8, /* rows of K and V fetched so far ahead; hardware that fetches by itself starts late in each row */
-    VALUES_AHEAD = 16,
+    STREAMS = 16,
+    ROWS_AHEAD = 8,
 };
 
 static int32_t K(decode_lanes)(int32_t rows) { return rows; }
@@ -32,13 +32,33 @@ static void K(decode_load)(mha_tile *tile, const float *const rows[], int32_t he
     memset(tile->o, 0, K(decode_row_floats)(tile->rows, v_head_dim) * sizeof(float));
 }
 
+/* The scores fetch rows of K that come later, the output rows of V, if these are not in a fast cache.
+ * Out of DRAM they are the next block's, for which all tiles have time, from STREAMS places of it in turn: hardware fetches ahead page by page, and DRAM gives a
+ * third more to 16 pages at a time than to one.  A slow cache has no such preference; a few rows ahead are enough. */
+typedef struct decode_fetch {
+    mha_level level;
+    int32_t tile, tiles;
+} decode_fetch;
+
+V_INLINE bool fetches(const decode_fetch *f, int32_t key) {
+    if (f->level == MHA_DRAM) return key / SCORE_KEYS % f->tiles == f->tile;
+    return f->level == MHA_SLOW_CACHE && f->tile == 0; /* the first tile is the one that waits */
+}
+
+V_INLINE const float *later_row(const decode_fetch *f, const float *matrix, int64_t stride, int32_t key) {
+    const int32_t streamed = BLOCK_KEYS + key % STREAMS * (BLOCK_KEYS / STREAMS) + key / STREAMS;
+    const uint64_t row = (uint64_t)(f->level == MHA_DRAM ? streamed : key + ROWS_AHEAD);
+    return (const float *)((uintptr_t)matrix + row * (uint64_t)stride * sizeof *matrix);
+}
+
 /* Adds the products of V_LANES elements, or the last n, to the sums. */
-V_INLINE void score_elements(const float *const keys[SCORE_KEYS], uint64_t ahead, int32_t d, int32_t n, const float *q,
-                             int64_t stride, int rows, vf sum[DECODE_SCORE_ROWS][SCORE_KEYS]) {
+V_INLINE void score_elements(const float *const keys[SCORE_KEYS], bool fetch, const float *const later[SCORE_KEYS],
+                             int32_t d, int32_t n, const float *q, int64_t stride, int rows,
+                             vf sum[DECODE_SCORE_ROWS][SCORE_KEYS]) {
     vf key[SCORE_KEYS];
-    if (d % LINE == 0) {
+    if (fetch && d % LINE == 0) {
         V_UNROLL
-        for (int i = 0; i < SCORE_KEYS; i++) v_prefetch(keys[i], ahead + (uint64_t)d);
+        for (int i = 0; i < SCORE_KEYS; i++) v_prefetch(later[i], d);
     }
     V_UNROLL
     for (int i = 0; i < SCORE_KEYS; i++) key[i] = n == V_LANES ? v_load(keys[i] + d) : v_load_n(keys[i] + d, n);
@@ -51,8 +71,8 @@ V_INLINE void score_elements(const float *const keys[SCORE_KEYS], uint64_t ahead
 }
 
 /* Scores of SCORE_KEYS keys and some rows. */
-V_INLINE void score_keys(const float *const keys[SCORE_KEYS], uint64_t ahead, int32_t head_dim, const float *q,
-                         int rows, float *s) {
+V_INLINE void score_keys(const float *const keys[SCORE_KEYS], bool fetch, const float *const later[SCORE_KEYS],
+                         int32_t head_dim, const float *q, int rows, float *s) {
     const int64_t stride = round_up(head_dim, V_LANES);
     vf sum[DECODE_SCORE_ROWS][SCORE_KEYS];
     V_UNROLL
@@ -61,22 +81,30 @@ V_INLINE void score_keys(const float *const keys[SCORE_KEYS], uint64_t ahead, in
         for (int i = 0; i < SCORE_KEYS; i++) sum[r][i] = v_zero();
     }
     int32_t d = 0;
-    for (; d + V_LANES <= head_dim; d += V_LANES) score_elements(keys, ahead, d, V_LANES, q, stride, rows, sum);
-    if (d < head_dim) score_elements(keys, ahead, d, head_dim - d, q, stride, rows, sum);
+    for (; d + V_LANES <= head_dim; d += V_LANES) score_elements(keys, fetch, later, d, V_LANES, q, stride, rows, sum);
+    if (d < head_dim) score_elements(keys, fetch, later, d, head_dim - d, q, stride, rows, sum);
     v_sum_rows(rows, sum, s, BLOCK_KEYS);
 }
 
 /* S = Q K^T for keys [begin, end), from a multiple of SCORE_KEYS on; -inf in the rest of the vectors that hold them. */
-V_INLINE void decode_scores(const mha_kv_block *block, const mha_tile *tile, int rows, float *s) {
+V_INLINE void decode_scores(const mha_kv_block *block, const mha_tile *tile, const decode_fetch *f, int rows,
+                            float *s) {
     const int64_t stride = round_up(block->head_dim, V_LANES);
     for (int32_t key = tile->begin / SCORE_KEYS * SCORE_KEYS; key < tile->end; key += SCORE_KEYS) {
         const float *keys[SCORE_KEYS]; /* a key beyond the end is the last one again */
         for (int i = 0; i < SCORE_KEYS; i++)
             keys[i] = block->k + (key + i < tile->end ? key + i : tile->end - 1) * block->k_stride;
+        const bool fetch = fetches(f, key);
+        const float *later[SCORE_KEYS];
+        for (int i = 0; i < SCORE_KEYS; i++) later[i] = later_row(f, block->k, block->k_stride, key + i);
         V_UNROLL
-        for (int r = 0; r < rows; r += DECODE_SCORE_ROWS)
-            score_keys(keys, KEYS_AHEAD * (uint64_t)block->k_stride, block->head_dim, tile->q + r * stride,
-                       rows - r < DECODE_SCORE_ROWS ? rows - r : DECODE_SCORE_ROWS, s + r * BLOCK_KEYS + key);
+        for (int r = 0; r < rows; r += DECODE_SCORE_ROWS) {
+            const int n = rows - r < DECODE_SCORE_ROWS ? rows - r : DECODE_SCORE_ROWS;
+            const float *q = tile->q + r * stride;
+            float *scores = s + r * BLOCK_KEYS + key;
+            if (r == 0 && fetch) score_keys(keys, true, later, block->head_dim, q, n, scores);
+            else score_keys(keys, false, later, block->head_dim, q, n, scores);
+        }
     }
     for (int r = 0; r < rows; r++) {
         for (int32_t k = tile->begin / V_LANES * V_LANES; k < tile->begin; k++) s[r * BLOCK_KEYS + k] = -INFINITY;
@@ -116,8 +144,8 @@ V_INLINE float decode_softmax(const mha_softmax *softmax, mha_tile *tile, int r,
 }
 
 /* O = O alpha + P V for `vectors` vectors of V's columns from d on; the last one may be partial, of n lanes. */
-V_INLINE void decode_columns(const mha_kv_block *block, mha_tile *tile, int rows, int32_t d, int vectors, int32_t n,
-                             const float *p, const float alpha[DECODE_ROWS]) {
+V_INLINE void decode_columns(const mha_kv_block *block, mha_tile *tile, const decode_fetch *f, int rows, int32_t d,
+                             int vectors, int32_t n, const float *p, const float alpha[DECODE_ROWS]) {
     const int64_t stride = round_up(block->v_head_dim, V_LANES);
     vf c[DECODE_ROWS][DECODE_VECTORS];
     V_UNROLL
@@ -128,9 +156,11 @@ V_INLINE void decode_columns(const mha_kv_block *block, mha_tile *tile, int rows
     for (int32_t k = tile->begin; k < tile->end; k++) {
         const float *values = block->v + k * block->v_stride + d;
         vf value[DECODE_VECTORS];
-        V_UNROLL
-        for (int v = 0; v < vectors; v += LINE / V_LANES)
-            v_prefetch(values, VALUES_AHEAD * (uint64_t)block->v_stride + (uint64_t)(v * V_LANES));
+        if (fetches(f, k)) {
+            const float *later = later_row(f, block->v, block->v_stride, k);
+            V_UNROLL
+            for (int v = 0; v < vectors; v += LINE / V_LANES) v_prefetch(later, d + v * V_LANES);
+        }
         V_UNROLL
         for (int v = 0; v < vectors; v++)
             value[v] = n == V_LANES ? v_load(values + v * V_LANES) : v_load_n(values + v * V_LANES, n);
@@ -151,13 +181,14 @@ V_INLINE void decode_columns(const mha_kv_block *block, mha_tile *tile, int rows
     }
 }
 
-V_INLINE void decode_values(const mha_kv_block *block, mha_tile *tile, int rows, const float *p,
+V_INLINE void decode_values(const mha_kv_block *block, mha_tile *tile, const decode_fetch *f, int rows, const float *p,
                             const float alpha[DECODE_ROWS]) {
     int32_t d = 0;
     for (; d + DECODE_VECTORS * V_LANES <= block->v_head_dim; d += DECODE_VECTORS * V_LANES)
-        decode_columns(block, tile, rows, d, DECODE_VECTORS, V_LANES, p, alpha);
-    for (; d + V_LANES <= block->v_head_dim; d += V_LANES) decode_columns(block, tile, rows, d, 1, V_LANES, p, alpha);
-    if (d < block->v_head_dim) decode_columns(block, tile, rows, d, 1, block->v_head_dim - d, p, alpha);
+        decode_columns(block, tile, f, rows, d, DECODE_VECTORS, V_LANES, p, alpha);
+    for (; d + V_LANES <= block->v_head_dim; d += V_LANES)
+        decode_columns(block, tile, f, rows, d, 1, V_LANES, p, alpha);
+    if (d < block->v_head_dim) decode_columns(block, tile, f, rows, d, 1, block->v_head_dim - d, p, alpha);
 }
 
 /* The same for values that are not all finite, some of them excluded: these are skipped, since 0 * NaN is NaN. */
@@ -176,10 +207,10 @@ static void decode_seen_values(const mha_kv_block *block, mha_tile *tile, const 
         }
 }
 
-V_INLINE void decode_rows(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tile, int rows, bool fused,
-                          float *s) {
+V_INLINE void decode_rows(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tile, const decode_fetch *f,
+                          int rows, bool fused, float *s) {
     float alpha[DECODE_ROWS];
-    decode_scores(block, tile, rows, s);
+    decode_scores(block, tile, f, rows, s);
     mha_phase_end(MHA_PHASE_QK);
     if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, false);
     if (tile->excluded != NULL || tile->bias != NULL) decode_modify(softmax, tile, s);
@@ -189,7 +220,7 @@ V_INLINE void decode_rows(const mha_softmax *softmax, const mha_kv_block *block,
     mha_phase_end(MHA_PHASE_SOFTMAX);
     if (tile->excluded != NULL && !values_finite(block, tile->begin, tile->end))
         decode_seen_values(block, tile, s, alpha);
-    else decode_values(block, tile, rows, s, alpha);
+    else decode_values(block, tile, f, rows, s, alpha);
     mha_phase_end(MHA_PHASE_PV);
 }
 
@@ -197,11 +228,12 @@ V_INLINE void decode_tiles(const mha_softmax *softmax, const mha_kv_block *block
                            float *s) {
     for (mha_tile *tile = tiles; tile < tiles + n; tile++) {
         if (tile->begin == tile->end) continue;
+        const decode_fetch f = {block->level, (int32_t)(tile - tiles), (int32_t)n};
         switch (tile->rows) {
-        case 1: decode_rows(softmax, block, tile, 1, fused, s); break;
-        case 2: decode_rows(softmax, block, tile, 2, fused, s); break;
-        case 3: decode_rows(softmax, block, tile, 3, fused, s); break;
-        default: decode_rows(softmax, block, tile, DECODE_ROWS, fused, s); break;
+        case 1: decode_rows(softmax, block, tile, &f, 1, fused, s); break;
+        case 2: decode_rows(softmax, block, tile, &f, 2, fused, s); break;
+        case 3: decode_rows(softmax, block, tile, &f, 3, fused, s); break;
+        default: decode_rows(softmax, block, tile, &f, DECODE_ROWS, fused, s); break;
         }
     }
 }
