@@ -1,13 +1,11 @@
 /* Do the plans keep up to 256 workers busy?  The driver itself runs each plan's tasks, with kernels that count what
- * they are asked for and compute nothing, so that every instruction set of the build is tested on any CPU.  The tasks
- * then go, in order, to the worker that is free first, as all executors with a shared counter have it.
- *
- * The slowest worker of such a schedule has at most the mean and one task more (Graham, 1969), whatever the tasks are.
- * What a plan answers for is how long that task is, beside the smallest pieces it could have cut. */
+ * they are asked for and compute nothing, so that every instruction set of the build is tested on any CPU. 
+ * What a plan answers for is how long its longest task is, beside the smallest pieces it could have cut. */
 #include "kernels.h"
 #include "plan.h"
 #include "projection.h"
 #include "isas.h"
+#include "schedule.h"
 #include "test.h"
 
 #include <math.h>
@@ -16,23 +14,10 @@
 #include <string.h>
 
 enum {
-    MOST_WORKERS = 256,
-    MOST_TASKS = 1 << 14,
     PIECE_ROWS = 56,            /* of a product: even blocks of at least 48, in panels of 8 */
-    EVEN_TASKS = 4,             /* for each worker: if they are equal, the slowest is within 1.25 of the mean */
     MOST_WORKER_BYTES = 1 << 20 /* documented */
 };
 static const double WORTHWHILE = 0.04; /* of the work; plan.c lets packing cost 3% */
-
-typedef struct tasks {
-    int64_t n, idle, total, largest, cost[MOST_TASKS];
-} tasks;
-
-/* What work could be cut into. */
-typedef struct pieces {
-    int64_t n;
-    double largest;
-} pieces;
 
 /* What the kernels were asked for; they have no closure.  A lane by a key of a tile costs four, a key whose K or V is
  * packed one for each of pack_lanes: for both half a tile, as plan.c has it. */
@@ -78,54 +63,16 @@ static void count_gemm(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t
     count.cost += (row1 - row0) * (out1 - out0) * gemm->in;
 }
 
-/* ---- tasks, and what their schedule is held to ---- */
-
+/* The running task has ended. */
 static void end_task(tasks *t) {
-    if (t->n == MOST_TASKS) fail_msg("more than %d tasks", MOST_TASKS);
-    t->total += count.cost;
-    t->largest = mha_max(t->largest, count.cost);
-    t->idle += count.cost == 0;
-    t->cost[t->n++] = count.cost;
+    tasks_add(t, count.cost);
     count.cost = 0;
 }
 
-static void clear_tasks(tasks *t) { t->n = t->idle = t->total = t->largest = count.cost = count.pairs = 0; }
-
-/* The load of the slowest worker. */
-static int64_t slowest(const tasks *t, size_t n_workers) {
-    int64_t load[MOST_WORKERS] = {0}, most = 0; /* a heap: no worker has more than those at 2 i + 1 and 2 i + 2 */
-    for (int64_t i = 0; i < t->n; i++) {
-        const int64_t end = load[0] + t->cost[i];
-        size_t at = 0, child;
-        for (; (child = 2 * at + 1) < n_workers; at = child) {
-            if (child + 1 < n_workers && load[child + 1] < load[child]) child++;
-            if (load[child] >= end) break;
-            load[at] = load[child];
-        }
-        load[at] = end;
-        most = mha_max(most, end);
-    }
-    return most;
+static void clear_tasks(tasks *t) {
+    tasks_clear(t);
+    count.cost = count.pairs = 0;
 }
-
-/* With EVEN_TASKS pieces or more for each worker the slowest is within 1.25 of the mean.  With fewer, it has at most
- * one piece above the mean; and while a worker has nothing, none has two.  Uneven: of lengths that the plan does not look
- * at, since its workspace must not depend on them; only Graham's bound is left. */
-static void check_workers(const char *what, const tasks *t, const pieces *p, bool uneven, size_t n) {
-    const double mean = (double)t->total / (double)n, got = (double)slowest(t, n) / mean;
-    const double least = uneven ? (double)t->largest : p->largest;
-    const double wanted = 1 + fmax(1.0 / EVEN_TASKS, least / mean), rounding = 1e-9;
-    if (got > 1 + (double)t->largest / mean + rounding) fail_msg("%s: %zu workers: not a greedy schedule", what, n);
-    if (got > wanted + rounding)
-        fail_msg("%s: %zu workers: %d tasks, the slowest has %.3f of the mean, wanted at most %.3f", what, n, (int)t->n,
-                 got, wanted);
-    if (t->n - t->idle < mha_min((int64_t)n, p->n))
-        fail_msg("%s: %zu workers: %d tasks, wanted one for each, or all %d pieces", what, n, (int)(t->n - t->idle),
-                 (int)p->n);
-}
-
-/* Emulators take all small numbers and some large ones. */
-static size_t next_workers(size_t n) { return n + 1 + (test_quick() ? n / 8 : 0); }
 
 /* ---- attention ---- */
 
@@ -285,7 +232,7 @@ static void check_attention(const char *what, const char *isa, size_t i) {
             check_thrift(what, &plan, n, &t);
         }
         memcpy(&last, &plan, sizeof plan);
-        check_workers(what, &t, &p, shapes[i].kv_lens == long_last, n);
+        tasks_check(what, &t, &p, shapes[i].kv_lens == long_last, n);
     }
 }
 
@@ -333,7 +280,7 @@ static void check_products(const char *what, const char *isa, size_t i) {
         if (t.total != wanted || t.idle > 0)
             fail_msg("%s: %zu workers: %lld multiply-adds, %d tasks without any; wanted %lld, 0", what, n,
                      (long long)t.total, (int)t.idle, (long long)wanted);
-        check_workers(what, &t, &p, false, n);
+        tasks_check(what, &t, &p, false, n);
     }
 }
 
