@@ -290,7 +290,7 @@ typedef struct unit {
     void (*check)(const char *what, const char *isa, size_t i);
     const char *isa;
     size_t i;
-    char what[96];
+    char what[96], name[96]; /* the name as other tests have it: no spaces */
 } unit;
 
 static void run_unit(void **state) {
@@ -308,10 +308,12 @@ int main(void) {
         const size_t c = i % CASES;
         const bool attention = c < COUNT(shapes);
         unit *u = &units[i];
-        *u = attention ? (unit){check_attention, isas[i / CASES].name, c, ""}
-                       : (unit){check_products, isas[i / CASES].name, c - COUNT(shapes), ""};
+        *u = attention ? (unit){check_attention, isas[i / CASES].name, c, "", ""}
+                       : (unit){check_products, isas[i / CASES].name, c - COUNT(shapes), "", ""};
         snprintf(u->what, sizeof u->what, "isa %s: %s", u->isa, attention ? shapes[u->i].what : products[u->i].what);
-        tests[i] = (struct CMUnitTest){.name = u->what, .test_func = run_unit, .initial_state = u};
+        snprintf(u->name, sizeof u->name, "%s/%s", u->isa, attention ? shapes[u->i].what : products[u->i].what);
+        for (char *at = u->name; *at != 0; at++) *at = *at == ' ' ? '_' : *at;
+        tests[i] = (struct CMUnitTest){.name = u->name, .test_func = run_unit, .initial_state = u};
     }
     return cmocka_run_group_tests_name("schedules", tests, NULL, NULL);
 }

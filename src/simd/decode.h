@@ -11,7 +11,7 @@
 enum {
     DECODE_ROWS = 4,
     SCORE_KEYS = 4, /* side by side, as v_sum_rows takes them */
-    STREAMS = 16,
+    STREAMS = 16,   /* places of a block that are fetched from in turn */
     ROWS_AHEAD = 8,
 };
 
@@ -32,9 +32,9 @@ static void K(decode_load)(mha_tile *tile, const float *const rows[], int32_t he
     memset(tile->o, 0, K(decode_row_floats)(tile->rows, v_head_dim) * sizeof(float));
 }
 
-/* The scores fetch rows of K that come later, the output rows of V, if these are not in a fast cache.
- * Out of DRAM they are the next block's, for which all tiles have time, from STREAMS places of it in turn: hardware fetches ahead page by page, and DRAM gives a
- * third more to 16 pages at a time than to one.  A slow cache has no such preference; a few rows ahead are enough. */
+/* The scores fetch rows of K that come later, the output rows of V, if these are not in a fast cache.  Out of DRAM they are the
+ * next block's, for which all tiles have time, from STREAMS places of it in turn: hardware fetches ahead page by page, and DRAM
+ * gives a third more to 16 pages at a time than to one.  A slow cache has no such preference; a few rows ahead are enough. */
 typedef struct decode_fetch {
     mha_level level;
     int32_t tile, tiles;
