@@ -11,7 +11,8 @@
 #include <immintrin.h>
 #include <sleef.h>
 
-#define MHA_ISA avx2
+#define MHA_ISA        avx2
+#define IN_PLACE_TILES 6
 
 /* FMA tile: 4 x 3 accumulators, 3 of B, 1 broadcast of A: all 16 registers; 7 loads for 12 FMA. */
 enum {
@@ -19,7 +20,6 @@ enum {
     PANEL = 4,
     TILE_VECTORS = 3,
     BLOCK_KEYS = 128,
-    IN_PLACE_TILES = 6,
     GEMM_DEPTH = 256,
     DECODE_VECTORS = 2,
     DECODE_SCORE_ROWS = 2,

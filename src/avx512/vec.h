@@ -11,7 +11,8 @@
 #include <immintrin.h>
 #include <sleef.h>
 
-#define MHA_ISA avx512
+#define MHA_ISA        avx512
+#define IN_PLACE_TILES 2
 
 /* FMA tile: 8 x 3 accumulators, 3 of B, 1 broadcast of A: 28 of 32 registers; 11 loads for 24 FMA. */
 enum {
@@ -19,7 +20,6 @@ enum {
     PANEL = 8,
     TILE_VECTORS = 3,
     BLOCK_KEYS = 128,
-    IN_PLACE_TILES = 2,
     GEMM_DEPTH = 128,
     DECODE_VECTORS = 4,
     DECODE_SCORE_ROWS = 4,

@@ -12,6 +12,8 @@
 #include <sleef.h>
 
 #define MHA_ISA neon
+/* A load that broadcasts would take an FMA's slot. */
+#define IN_PLACE_TILES 0
 
 /* FMA tile: 8 x 3 accumulators, 3 of B, 2 of A (multiplied by lane: a load that broadcasts would take an FMA's slot): 29
  * of 32 registers; 5 loads for 24 FMA. */
@@ -20,7 +22,6 @@ enum {
     PANEL = 8,
     TILE_VECTORS = 3,
     BLOCK_KEYS = 128,
-    IN_PLACE_TILES = 0,
     GEMM_DEPTH = 256,
     DECODE_VECTORS = 4,
     DECODE_SCORE_ROWS = 4,

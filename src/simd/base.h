@@ -1,7 +1,8 @@
 /* The vector vocabulary.  An instruction set's vec.h defines, for f32 vectors of V_LANES lanes:
  *
  *   constants  V_LANES; TILE_VECTORS and PANEL, the FMA tile is PANEL rows by TILE_VECTORS vectors; BLOCK_KEYS;
- *              IN_PLACE_TILES; GEMM_DEPTH; DECODE_VECTORS and DECODE_SCORE_ROWS, sizes of the decode kernel's register tiles
+ *              GEMM_DEPTH; DECODE_VECTORS and DECODE_SCORE_ROWS, sizes of the decode kernel's register tiles
+ *   macro      IN_PLACE_TILES, 0: that path is not compiled
  *   vf, vm     a vector, a mask
  *   v_zero v_set1 v_load v_store             memory needs the alignment of an element only
  *   v_load_n v_store_n                       the first min(n, V_LANES), 0 < n; the rest reads as 0, memory is not touched

@@ -35,7 +35,11 @@ const mha_kernels K(kernels) = {
     .isa = MHA_TEXT(MHA_ISA),
     .block_keys = BLOCK_KEYS,
     .tile = TILE_PATH(true, tile_block_sleef, tile_block_fused),
+#if IN_PLACE_TILES > 0
     .in_place = TILE_PATH(false, in_place_block_sleef, in_place_block_fused),
+#else
+    .in_place = TILE_PATH(true, tile_block_sleef, tile_block_fused),
+#endif
     .in_place_tiles = IN_PLACE_TILES,
     .decode = {.max_rows = DECODE_ROWS,
                .packs = false,

@@ -234,6 +234,7 @@ static void K(tile_block_fused)(const mha_softmax *softmax, const mha_kv_block *
     update_tiles(softmax, block, tiles, n, false, true, s);
 }
 
+#if IN_PLACE_TILES > 0
 static void K(in_place_block_sleef)(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n,
                                     float *s) {
     update_tiles(softmax, block, tiles, n, true, false, s);
@@ -243,6 +244,7 @@ static void K(in_place_block_fused)(const mha_softmax *softmax, const mha_kv_blo
                                     float *s) {
     update_tiles(softmax, block, tiles, n, true, true, s);
 }
+#endif
 
 /* O^T / sum, transposed back. */
 static void K(tile_finish)(const mha_tile *tile, float *const rows[], int32_t v_head_dim, bool normalise) {
