@@ -16,8 +16,8 @@ static bool is_one_matrix(const mha_rows_view *view, int64_t tokens) {
 
 /* Rows of a task: even, and as many as leave enough tasks. */
 static int64_t row_step(int64_t rows, int64_t wanted) {
-    int64_t blocks = mha_max(1, mha_ceil_div(rows, MHA_GEMM_ROWS));
-    if (blocks < wanted) blocks = mha_max(blocks, mha_min(wanted, rows / LEAST_ROWS));
+    const int64_t fewest = mha_max(1, mha_ceil_div(rows, MHA_GEMM_ROWS));
+    const int64_t blocks = mha_max(fewest, mha_min(wanted, rows / LEAST_ROWS));
     return mha_max(1, mha_ceil_div(mha_ceil_div(rows, blocks), ROW_UNIT)) * ROW_UNIT;
 }
 
