@@ -20,6 +20,7 @@ enum {
     MHA_MAX_LANES = 64,  /* so that a key's lanes fit a bit mask */
     MHA_MAX_SPLITS = 64, /* KV splits of a head */
     MHA_GEMM_ROWS = 192, /* most rows of one GEMM call */
+    MHA_GEMM_PANELS = 8, /* of weights that stay in a second-level cache */
     MHA_ALIGN = 64,      /* of all memory the driver hands to kernels, in bytes */
 };
 
@@ -34,8 +35,13 @@ typedef struct mha_softmax {
     float exp_floor;  /* exp(x * scale) is below 2^-126, and taken as 0, for x below this */
 } mha_softmax;
 
-/* Where operands probably are, by their size. */
+/* Where operands probably are, by their size: in a core's own caches, or less, since a prefetch would then cost more than it
+ * brings; in what others leave of a shared cache. */
 typedef enum mha_level { MHA_FAST_CACHE, MHA_SLOW_CACHE, MHA_DRAM } mha_level;
+
+static inline mha_level mha_level_of(double bytes) {
+    return bytes <= 1 << 20 ? MHA_FAST_CACHE : bytes <= 1 << 24 ? MHA_SLOW_CACHE : MHA_DRAM;
+}
 
 /* A block of keys and values of one KV head.  Blocks sit at absolute multiples of block_keys. */
 typedef struct mha_kv_block {
@@ -101,6 +107,7 @@ typedef struct mha_gemm {
     float *y;            /* [rows, out] */
     int64_t y_stride;
     int64_t in, out;
+    mha_level level; /* where the weights are read from */
 } mha_gemm;
 
 /* A row of kernels.inc. */

@@ -2,13 +2,11 @@
 #include "plan.h"
 
 enum {
-    DECODE_MAX_Q_LEN = 4,       /* up to here lanes run along head_dim: with queries in them most would be empty */
-    FAST_CACHE_BYTES = 1 << 20, /* of a core, or less: a prefetch would cost more than it brings */
-    SLOW_CACHE_BYTES = 1 << 24, /* that others leave of a shared one */
-    SPLIT_MAX_Q_LEN = 64,       /* longer queries give enough tasks without splits */
-    SPLIT_MIN_KEYS = 512,       /* merging costs 1% of a split of this length */
-    CHUNK_MAX_TILES = 16,       /* packing a block costs 3% of as many AVX-512 tiles */
-    CHUNK_MAX_BYTES = 1 << 20   /* of a worker's memory; documented.  One tile fits up to head_dim 256 */
+    DECODE_MAX_Q_LEN = 4,     /* up to here lanes run along head_dim: with queries in them most would be empty */
+    SPLIT_MAX_Q_LEN = 64,     /* longer queries give enough tasks without splits */
+    SPLIT_MIN_KEYS = 512,     /* merging costs 1% of a split of this length */
+    CHUNK_MAX_TILES = 16,     /* packing a block costs 3% of as many AVX-512 tiles */
+    CHUNK_MAX_BYTES = 1 << 20 /* of a worker's memory; documented.  One tile fits up to head_dim 256 */
 };
 
 mha_softmax mha_softmax_of(const mha_attention_args *args) {
@@ -97,11 +95,10 @@ static void cut_chunks(mha_plan *plan, size_t n_workers) {
     plan->chunks = mha_ceil_div(plan->rows, plan->chunk_rows);
 }
 
-static mha_level level_of(const mha_attention_args *args) {
+static double operand_bytes(const mha_attention_args *args) {
     const double dims = (double)(args->head_dim + args->v_head_dim) * (double)args->batch;
     const double rows = (double)args->q_heads * (double)args->q_len + (double)args->kv_heads * (double)args->kv_len;
-    const double bytes = dims * rows * sizeof(float);
-    return bytes <= FAST_CACHE_BYTES ? MHA_FAST_CACHE : bytes <= SLOW_CACHE_BYTES ? MHA_SLOW_CACHE : MHA_DRAM;
+    return dims * rows * sizeof(float);
 }
 
 mha_status mha_plan_cut(mha_plan *plan, size_t n_workers, mha_message message) {
@@ -111,7 +108,7 @@ mha_status mha_plan_cut(mha_plan *plan, size_t n_workers, mha_message message) {
     plan->group = args->kv_heads > 0 ? args->q_heads / args->kv_heads : 0;
     plan->rows = args->q_len * plan->group;
     plan->path = args->q_len <= DECODE_MAX_Q_LEN ? &plan->kernels->decode : &plan->kernels->tile;
-    plan->level = level_of(args);
+    plan->level = mha_level_of(operand_bytes(args));
     plan->splits = most_splits(plan);
     cut_chunks(plan, n_workers);
     /* The same bits, so what depends on the number of workers may choose. */

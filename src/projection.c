@@ -4,7 +4,6 @@
 #include "executor.h"
 
 enum {
-    OUT_PANELS = 8, /* of a task: its weights then stay in a second-level cache for all rows */
     ROW_UNIT = 8,   /* rows of a task are whole panels, */
     LEAST_ROWS = 48 /* and not so few that they wait for their weights */
 };
@@ -33,14 +32,16 @@ mha_projection mha_projection_cut(const mha_kernels *kernels, const mha_gemm *we
     p.gemm.x_stride = x.token_stride;
     p.gemm.y = y.data;
     p.gemm.y_stride = y.token_stride;
+    p.gemm.level = mha_level_of((double)weight->out * (double)weight->in * sizeof(float));
     if (is_one_matrix(&x, tokens) && is_one_matrix(&y, tokens)) p.items = 1, p.rows = batch * tokens;
     const int64_t panels = mha_max(1, weight->out / kernels->gemm_panel); /* whole ones: the last may be short */
     const int64_t wanted = n_workers > 1 ? (int64_t)n_workers * MHA_TASKS_PER_WORKER : 1;
     const int64_t items = mha_max(1, p.items);
     p.row_step = row_step(p.rows, mha_ceil_div(mha_ceil_div(wanted, items), panels));
     p.row_tasks = mha_ceil_div(p.rows, p.row_step);
-    const int64_t wanted_outs = mha_ceil_div(wanted, items * mha_max(1, p.row_tasks));
-    const int64_t task_panels = mha_max(1, mha_min(OUT_PANELS, panels / wanted_outs));
+    const int64_t row_blocks = items * mha_max(1, p.row_tasks);
+    const int64_t most = row_blocks > 1 ? MHA_GEMM_PANELS : panels; /* their weights are met again */
+    const int64_t task_panels = mha_max(1, mha_min(most, panels / mha_ceil_div(wanted, row_blocks)));
     p.out_step = task_panels * kernels->gemm_panel;
     p.tasks = p.items * p.row_tasks * mha_ceil_div(weight->out, p.out_step);
     return p;

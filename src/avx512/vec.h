@@ -86,6 +86,7 @@ V_INLINE void v_sum_rows(int rows, vf x[][4], float *out, int64_t stride) {
     if (rows > 3) _mm_storeu_ps(out + 3 * stride, _mm512_extractf32x4_ps(sums, 3));
 }
 V_INLINE float v_sum(vf x) { return _mm512_reduce_add_ps(x); }
+V_INLINE float v_largest(vf x) { return _mm512_reduce_max_ps(x); }
 
 V_INLINE void v_transpose(vf r[V_LANES]) {
     vf t[V_LANES];

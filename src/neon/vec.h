@@ -69,6 +69,7 @@ V_INLINE void v_sum_rows(int rows, vf x[][4], float *out, int64_t stride) {
     for (int r = 0; r < rows; r++) v_sum4(x[r], out + r * stride);
 }
 V_INLINE float v_sum(vf x) { return vaddvq_f32(x); }
+V_INLINE float v_largest(vf x) { return vmaxvq_f32(x); }
 
 V_INLINE void v_transpose(vf r[V_LANES]) {
     const float64x2_t a = vreinterpretq_f64_f32(vtrn1q_f32(r[0], r[1])),

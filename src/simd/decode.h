@@ -12,6 +12,7 @@ enum {
     DECODE_ROWS = 4,
     SCORE_KEYS = 4, /* side by side, as v_sum_rows takes them */
     STREAMS = 16,   /* places of a block that are fetched from in turn */
+    FETCH_FLOATS = 4 * LINE,
     ROWS_AHEAD = 8,
 };
 
@@ -32,33 +33,45 @@ static void K(decode_load)(mha_tile *tile, const float *const rows[], int32_t he
     memset(tile->o, 0, K(decode_row_floats)(tile->rows, v_head_dim) * sizeof(float));
 }
 
-/* The scores fetch rows of K that come later, the output rows of V, if these are not in a fast cache.  Out of DRAM they are the
- * next block's, for which all tiles have time, from STREAMS places of it in turn: hardware fetches ahead page by page, and DRAM
- * gives a third more to 16 pages at a time than to one.  A slow cache has no such preference; a few rows ahead are enough. */
-typedef struct decode_fetch {
-    mha_level level;
-    int32_t tile, tiles;
-} decode_fetch;
+/* The scores fetch keys that come later, the output values.  Out of a slow cache these are ROWS_AHEAD.  Out of DRAM they are
+ * the next block's, a few lines at a time from STREAMS places of it in turn: hardware fetches ahead page by page, and DRAM
+ * gives a third more to 16 pages at a time than to one. */
+typedef struct row_fetch {
+    const float *block;
+    int64_t stride;
+    int32_t dim;
+    int32_t every, wait;      /* calls for each fetch: it takes all the time that there is */
+    int32_t place, row, line; /* what is next, row and line in each place */
+} row_fetch;
 
-V_INLINE bool fetches(const decode_fetch *f, int32_t key) {
-    if (f->level == MHA_DRAM) return key / SCORE_KEYS % f->tiles == f->tile;
-    return f->level == MHA_SLOW_CACHE && f->tile == 0; /* the first tile is the one that waits */
+/* A row that may lie anywhere, in integers. */
+V_INLINE const float *later_row(const float *rows, int32_t n, int64_t stride) {
+    return (const float *)((uintptr_t)rows + (uint64_t)n * (uint64_t)stride * sizeof *rows);
 }
 
-V_INLINE const float *later_row(const decode_fetch *f, const float *matrix, int64_t stride, int32_t key) {
-    const int32_t streamed = BLOCK_KEYS + key % STREAMS * (BLOCK_KEYS / STREAMS) + key / STREAMS;
-    const uint64_t row = (uint64_t)(f->level == MHA_DRAM ? streamed : key + ROWS_AHEAD);
-    return (const float *)((uintptr_t)matrix + row * (uint64_t)stride * sizeof *matrix);
+V_INLINE void fetch_next_block(row_fetch *f) {
+    if (--f->wait > 0) return;
+    f->wait = f->every;
+    const float *row = later_row(f->block, BLOCK_KEYS + f->place * (BLOCK_KEYS / STREAMS) + f->row, f->stride);
+    V_UNROLL
+    for (int i = 0; i < FETCH_FLOATS; i += LINE) v_prefetch(row, f->line + i);
+    if (++f->place < STREAMS) return;
+    f->place = 0;
+    f->line += FETCH_FLOATS;
+    if (f->line < f->dim) return;
+    f->line = 0;
+    if (++f->row == BLOCK_KEYS / STREAMS) f->wait = INT32_MAX;
 }
 
 /* Adds the products of V_LANES elements, or the last n, to the sums. */
-V_INLINE void score_elements(const float *const keys[SCORE_KEYS], bool fetch, const float *const later[SCORE_KEYS],
-                             int32_t d, int32_t n, const float *q, int64_t stride, int rows,
+V_INLINE void score_elements(const float *const keys[SCORE_KEYS], mha_level level, row_fetch *fetch, int32_t d,
+                             int32_t n, const float *q, int64_t stride, int rows,
                              vf sum[DECODE_SCORE_ROWS][SCORE_KEYS]) {
     vf key[SCORE_KEYS];
-    if (fetch && d % LINE == 0) {
+    if (level == MHA_DRAM && d % LINE == 0) fetch_next_block(fetch);
+    if (level == MHA_SLOW_CACHE && d % LINE == 0) {
         V_UNROLL
-        for (int i = 0; i < SCORE_KEYS; i++) v_prefetch(later[i], d);
+        for (int i = 0; i < SCORE_KEYS; i++) v_prefetch(later_row(keys[i], ROWS_AHEAD, fetch->stride), d);
     }
     V_UNROLL
     for (int i = 0; i < SCORE_KEYS; i++) key[i] = n == V_LANES ? v_load(keys[i] + d) : v_load_n(keys[i] + d, n);
@@ -71,8 +84,8 @@ V_INLINE void score_elements(const float *const keys[SCORE_KEYS], bool fetch, co
 }
 
 /* Scores of SCORE_KEYS keys and some rows. */
-V_INLINE void score_keys(const float *const keys[SCORE_KEYS], bool fetch, const float *const later[SCORE_KEYS],
-                         int32_t head_dim, const float *q, int rows, float *s) {
+V_INLINE void score_keys(const float *const keys[SCORE_KEYS], mha_level level, row_fetch *fetch, int32_t head_dim,
+                         const float *q, int rows, float *s) {
     const int64_t stride = round_up(head_dim, V_LANES);
     vf sum[DECODE_SCORE_ROWS][SCORE_KEYS];
     V_UNROLL
@@ -81,29 +94,26 @@ V_INLINE void score_keys(const float *const keys[SCORE_KEYS], bool fetch, const 
         for (int i = 0; i < SCORE_KEYS; i++) sum[r][i] = v_zero();
     }
     int32_t d = 0;
-    for (; d + V_LANES <= head_dim; d += V_LANES) score_elements(keys, fetch, later, d, V_LANES, q, stride, rows, sum);
-    if (d < head_dim) score_elements(keys, fetch, later, d, head_dim - d, q, stride, rows, sum);
+    for (; d + V_LANES <= head_dim; d += V_LANES) score_elements(keys, level, fetch, d, V_LANES, q, stride, rows, sum);
+    if (d < head_dim) score_elements(keys, level, fetch, d, head_dim - d, q, stride, rows, sum);
     v_sum_rows(rows, sum, s, BLOCK_KEYS);
 }
 
 /* S = Q K^T for keys [begin, end), from a multiple of SCORE_KEYS on; -inf in the rest of the vectors that hold them. */
-V_INLINE void decode_scores(const mha_kv_block *block, const mha_tile *tile, const decode_fetch *f, int rows,
-                            float *s) {
+V_INLINE void decode_scores(const mha_kv_block *block, const mha_tile *tile, mha_level level, row_fetch *fetch,
+                            int rows, float *s) {
     const int64_t stride = round_up(block->head_dim, V_LANES);
     for (int32_t key = tile->begin / SCORE_KEYS * SCORE_KEYS; key < tile->end; key += SCORE_KEYS) {
-        const float *keys[SCORE_KEYS]; /* a key beyond the end is the last one again */
-        for (int i = 0; i < SCORE_KEYS; i++)
-            keys[i] = block->k + (key + i < tile->end ? key + i : tile->end - 1) * block->k_stride;
-        const bool fetch = fetches(f, key);
-        const float *later[SCORE_KEYS];
-        for (int i = 0; i < SCORE_KEYS; i++) later[i] = later_row(f, block->k, block->k_stride, key + i);
+        const float *keys[SCORE_KEYS] = {block->k + key * block->k_stride};
+        V_UNROLL
+        for (int i = 1; i < SCORE_KEYS; i++) /* a key beyond the end is the last one again */
+            keys[i] = keys[i - 1] + (key + i < tile->end ? block->k_stride : 0);
         V_UNROLL
         for (int r = 0; r < rows; r += DECODE_SCORE_ROWS) {
             const int n = rows - r < DECODE_SCORE_ROWS ? rows - r : DECODE_SCORE_ROWS;
             const float *q = tile->q + r * stride;
             float *scores = s + r * BLOCK_KEYS + key;
-            if (r == 0 && fetch) score_keys(keys, true, later, block->head_dim, q, n, scores);
-            else score_keys(keys, false, later, block->head_dim, q, n, scores);
+            score_keys(keys, level, fetch, block->head_dim, q, n, scores);
         }
     }
     for (int r = 0; r < rows; r++) {
@@ -121,31 +131,33 @@ static void decode_modify(const mha_softmax *softmax, const mha_tile *tile, floa
         }
 }
 
-/* P = exp((S - max) scale) for one row; returns what the old sum and output shrink by. */
-V_INLINE float decode_softmax(const mha_softmax *softmax, mha_tile *tile, int r, bool fused, float *s) {
+/* P = exp((S - max) scale); alpha: what the old sums and outputs shrink by. */
+V_INLINE void decode_softmax(const mha_softmax *softmax, mha_tile *tile, int rows, bool fused, float *s,
+                             float alpha[V_LANES]) {
     const int32_t begin = tile->begin / V_LANES * V_LANES, end = (int32_t)round_up(tile->end, V_LANES);
-    const float old = tile->max[r];
-    float lanes[V_LANES], max = old, alpha;
-    vf max_v = v_set1(-INFINITY), sum = v_zero();
-    for (int32_t k = begin; k < end; k += V_LANES) max_v = v_max(v_load(s + k), max_v);
-    v_store(lanes, max_v);
-    for (int i = 0; i < V_LANES; i++) max = lanes[i] > max ? lanes[i] : max;
-    const vf reference = finite_max(v_set1(max));
-    for (int32_t k = begin; k < end; k += V_LANES) {
-        const vf p = softmax_exp(v_sub(v_load(s + k), reference), softmax, fused);
-        v_store(s + k, p);
-        sum = v_add(sum, p);
+    const vf old = v_load_n(tile->max, rows);
+    for (int r = 0; r < rows; r++) {
+        vf max = v_set1(tile->max[r]);
+        for (int32_t k = begin; k < end; k += V_LANES) max = v_max(v_load(s + r * BLOCK_KEYS + k), max);
+        tile->max[r] = v_largest(max);
     }
-    v_store(lanes, softmax_exp(v_sub(v_set1(old), reference), softmax, fused));
-    alpha = lanes[0];
-    tile->max[r] = max;
-    tile->sum[r] = tile->sum[r] * alpha + v_sum(sum);
-    return alpha;
+    const vf max = v_load_n(tile->max, rows);
+    v_store(alpha, softmax_exp(v_sub(old, finite_max(max)), softmax, fused));
+    for (int r = 0; r < rows; r++) {
+        const vf reference = finite_max(v_set1(tile->max[r]));
+        vf sum = v_zero();
+        for (int32_t k = begin; k < end; k += V_LANES) {
+            const vf p = softmax_exp(v_sub(v_load(s + r * BLOCK_KEYS + k), reference), softmax, fused);
+            v_store(s + r * BLOCK_KEYS + k, p);
+            sum = v_add(sum, p);
+        }
+        tile->sum[r] = tile->sum[r] * alpha[r] + v_sum(sum);
+    }
 }
 
 /* O = O alpha + P V for `vectors` vectors of V's columns from d on; the last one may be partial, of n lanes. */
-V_INLINE void decode_columns(const mha_kv_block *block, mha_tile *tile, const decode_fetch *f, int rows, int32_t d,
-                             int vectors, int32_t n, const float *p, const float alpha[DECODE_ROWS]) {
+V_INLINE void decode_columns(const mha_kv_block *block, mha_tile *tile, mha_level level, row_fetch *fetch, int rows,
+                             int32_t d, int vectors, int32_t n, const float *p, const float alpha[V_LANES]) {
     const int64_t stride = round_up(block->v_head_dim, V_LANES);
     vf c[DECODE_ROWS][DECODE_VECTORS];
     V_UNROLL
@@ -156,10 +168,11 @@ V_INLINE void decode_columns(const mha_kv_block *block, mha_tile *tile, const de
     for (int32_t k = tile->begin; k < tile->end; k++) {
         const float *values = block->v + k * block->v_stride + d;
         vf value[DECODE_VECTORS];
-        if (fetches(f, k)) {
-            const float *later = later_row(f, block->v, block->v_stride, k);
+        if (level == MHA_DRAM && d % LINE == 0) fetch_next_block(fetch);
+        if (level == MHA_SLOW_CACHE) {
             V_UNROLL
-            for (int v = 0; v < vectors; v += LINE / V_LANES) v_prefetch(later, d + v * V_LANES);
+            for (int v = 0; v < vectors; v += LINE / V_LANES)
+                v_prefetch(later_row(values, ROWS_AHEAD, fetch->stride), v * V_LANES);
         }
         V_UNROLL
         for (int v = 0; v < vectors; v++)
@@ -181,19 +194,18 @@ V_INLINE void decode_columns(const mha_kv_block *block, mha_tile *tile, const de
     }
 }
 
-V_INLINE void decode_values(const mha_kv_block *block, mha_tile *tile, const decode_fetch *f, int rows, const float *p,
-                            const float alpha[DECODE_ROWS]) {
+V_INLINE void decode_values(const mha_kv_block *block, mha_tile *tile, mha_level level, row_fetch *fetch, int rows,
+                            const float *p, const float alpha[V_LANES]) {
     int32_t d = 0;
     for (; d + DECODE_VECTORS * V_LANES <= block->v_head_dim; d += DECODE_VECTORS * V_LANES)
-        decode_columns(block, tile, f, rows, d, DECODE_VECTORS, V_LANES, p, alpha);
+        decode_columns(block, tile, level, fetch, rows, d, DECODE_VECTORS, V_LANES, p, alpha);
     for (; d + V_LANES <= block->v_head_dim; d += V_LANES)
-        decode_columns(block, tile, f, rows, d, 1, V_LANES, p, alpha);
-    if (d < block->v_head_dim) decode_columns(block, tile, f, rows, d, 1, block->v_head_dim - d, p, alpha);
+        decode_columns(block, tile, level, fetch, rows, d, 1, V_LANES, p, alpha);
+    if (d < block->v_head_dim) decode_columns(block, tile, level, fetch, rows, d, 1, block->v_head_dim - d, p, alpha);
 }
 
 /* The same for values that are not all finite, some of them excluded: these are skipped, since 0 * NaN is NaN. */
-static void decode_seen_values(const mha_kv_block *block, mha_tile *tile, const float *p,
-                               const float alpha[DECODE_ROWS]) {
+static void decode_seen_values(const mha_kv_block *block, mha_tile *tile, const float *p, const float alpha[V_LANES]) {
     const int64_t stride = round_up(block->v_head_dim, V_LANES);
     for (int32_t r = 0; r < tile->rows; r++)
         for (int32_t d = 0; d < block->v_head_dim; d += V_LANES) {
@@ -207,33 +219,48 @@ static void decode_seen_values(const mha_kv_block *block, mha_tile *tile, const 
         }
 }
 
-V_INLINE void decode_rows(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tile, const decode_fetch *f,
-                          int rows, bool fused, float *s) {
-    float alpha[DECODE_ROWS];
-    decode_scores(block, tile, f, rows, s);
+V_INLINE void decode_rows(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tile, mha_level level,
+                          row_fetch *keys, row_fetch *values, int rows, bool fused, float *s) {
+    float alpha[V_LANES];
+    decode_scores(block, tile, level, keys, rows, s);
     mha_phase_end(MHA_PHASE_QK);
     if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, false);
     if (tile->excluded != NULL || tile->bias != NULL) decode_modify(softmax, tile, s);
     if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, true);
     mha_phase_end(MHA_PHASE_MODIFY);
-    for (int r = 0; r < rows; r++) alpha[r] = decode_softmax(softmax, tile, r, fused, s + r * BLOCK_KEYS);
+    if (fused) decode_softmax(softmax, tile, rows, true, s, alpha);
+    else decode_softmax(softmax, tile, rows, false, s, alpha);
     mha_phase_end(MHA_PHASE_SOFTMAX);
     if (tile->excluded != NULL && !values_finite(block, tile->begin, tile->end))
         decode_seen_values(block, tile, s, alpha);
-    else decode_values(block, tile, f, rows, s, alpha);
+    else decode_values(block, tile, level, values, rows, s, alpha);
     mha_phase_end(MHA_PHASE_PV);
 }
 
-V_INLINE void decode_tiles(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n, bool fused,
-                           float *s) {
+V_INLINE void decode_tile(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tile, mha_level level,
+                          row_fetch *keys, row_fetch *values, bool fused, float *s) {
+    switch (tile->rows) {
+    case 1: decode_rows(softmax, block, tile, level, keys, values, 1, fused, s); break;
+    case 2: decode_rows(softmax, block, tile, level, keys, values, 2, fused, s); break;
+    case 3: decode_rows(softmax, block, tile, level, keys, values, 3, fused, s); break;
+    default: decode_rows(softmax, block, tile, level, keys, values, DECODE_ROWS, fused, s); break;
+    }
+}
+
+static void decode_tiles(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n, bool fused,
+                         float *s) {
+    const int32_t passes = (tiles->rows + DECODE_SCORE_ROWS - 1) / DECODE_SCORE_ROWS;
+    const int32_t strips = FETCH_FLOATS / (DECODE_VECTORS * V_LANES);
+    row_fetch keys = {block->k, block->k_stride, block->head_dim, .every = (int32_t)n * passes, .wait = 1};
+    row_fetch values = {block->v, block->v_stride, block->v_head_dim, .every = (int32_t)n * strips, .wait = 1};
+    /* Tiles that share a block have time to fetch the next one. */
+    const mha_level level = block->level == MHA_SLOW_CACHE && n > 1 ? MHA_DRAM : block->level;
     for (mha_tile *tile = tiles; tile < tiles + n; tile++) {
         if (tile->begin == tile->end) continue;
-        const decode_fetch f = {block->level, (int32_t)(tile - tiles), (int32_t)n};
-        switch (tile->rows) {
-        case 1: decode_rows(softmax, block, tile, &f, 1, fused, s); break;
-        case 2: decode_rows(softmax, block, tile, &f, 2, fused, s); break;
-        case 3: decode_rows(softmax, block, tile, &f, 3, fused, s); break;
-        default: decode_rows(softmax, block, tile, &f, DECODE_ROWS, fused, s); break;
+        switch (level) {
+        case MHA_FAST_CACHE: decode_tile(softmax, block, tile, MHA_FAST_CACHE, NULL, NULL, fused, s); break;
+        case MHA_SLOW_CACHE: decode_tile(softmax, block, tile, MHA_SLOW_CACHE, &keys, &values, fused, s); break;
+        case MHA_DRAM: decode_tile(softmax, block, tile, MHA_DRAM, &keys, &values, fused, s); break;
         }
     }
 }

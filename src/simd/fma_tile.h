@@ -26,23 +26,31 @@ V_INLINE vf fma_row(const fma_rows *a, int64_t k, int i, vf b, vf c) {
     return v_fma(v_set1(a->row[i][k * a->step]), b, c);
 }
 
-V_INLINE void fma_tile(int rows, int vectors, int64_t n, const fma_rows *a, const float *b, int64_t b_stride,
-                       vf c[PANEL][TILE_VECTORS]) {
+V_INLINE void fma_start(int rows, int vectors, vf c[PANEL][TILE_VECTORS]) {
     V_UNROLL
     for (int i = 0; i < rows; i++) {
         V_UNROLL
         for (int v = 0; v < vectors; v++) c[i][v] = v_zero();
     }
-    for (int64_t k = 0; k < n; k++) {
-        vf b_k[TILE_VECTORS];
+}
+
+/* Adds the products of one k. */
+V_INLINE void fma_term(int rows, int vectors, int64_t k, const fma_rows *a, const float *b, int64_t b_stride,
+                       vf c[PANEL][TILE_VECTORS]) {
+    vf b_k[TILE_VECTORS];
+    V_UNROLL
+    for (int v = 0; v < vectors; v++) b_k[v] = v_load(b + k * b_stride + v * V_LANES);
+    V_UNROLL
+    for (int i = 0; i < rows; i++) {
         V_UNROLL
-        for (int v = 0; v < vectors; v++) b_k[v] = v_load(b + k * b_stride + v * V_LANES);
-        V_UNROLL
-        for (int i = 0; i < rows; i++) {
-            V_UNROLL
-            for (int v = 0; v < vectors; v++) c[i][v] = fma_row(a, k, i, b_k[v], c[i][v]);
-        }
+        for (int v = 0; v < vectors; v++) c[i][v] = fma_row(a, k, i, b_k[v], c[i][v]);
     }
+}
+
+V_INLINE void fma_tile(int rows, int vectors, int64_t n, const fma_rows *a, const float *b, int64_t b_stride,
+                       vf c[PANEL][TILE_VECTORS]) {
+    fma_start(rows, vectors, c);
+    for (int64_t k = 0; k < n; k++) fma_term(rows, vectors, k, a, b, b_stride, c);
 }
 
 #endif
