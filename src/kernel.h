@@ -35,8 +35,8 @@ typedef struct mha_softmax {
     float exp_floor;  /* exp(x * scale) is below 2^-126, and taken as 0, for x below this */
 } mha_softmax;
 
-/* Where operands probably are, by their size: in a core's own caches, or less, since a prefetch would then cost more than it
- * brings; in what others leave of a shared cache. */
+/* Where operands probably are, by their size: in a core's own caches, where fetching attention's ahead costs more than it brings;
+ * in what others leave of a shared cache; or in DRAM. */
 typedef enum mha_level { MHA_FAST_CACHE, MHA_SLOW_CACHE, MHA_DRAM } mha_level;
 
 static inline mha_level mha_level_of(double bytes) {

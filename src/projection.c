@@ -40,7 +40,7 @@ mha_projection mha_projection_cut(const mha_kernels *kernels, const mha_gemm *we
     p.row_step = row_step(p.rows, mha_ceil_div(mha_ceil_div(wanted, items), panels));
     p.row_tasks = mha_ceil_div(p.rows, p.row_step);
     const int64_t row_blocks = items * mha_max(1, p.row_tasks);
-    const int64_t most = row_blocks > 1 ? MHA_GEMM_PANELS : panels; /* their weights are met again */
+    const int64_t most = row_blocks > 1 ? MHA_GEMM_PANELS : panels; /* the next block of rows meets them again */
     const int64_t task_panels = mha_max(1, mha_min(most, panels / mha_ceil_div(wanted, row_blocks)));
     p.out_step = task_panels * kernels->gemm_panel;
     p.tasks = p.items * p.row_tasks * mha_ceil_div(weight->out, p.out_step);

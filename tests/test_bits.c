@@ -292,11 +292,51 @@ static void workers(const char *isa) { for_each(isa, check_workers); }
 static void batches(const char *isa) { for_each(isa, check_batch); }
 static void padding(const char *isa) { for_each(isa, check_padding); }
 static void shared_kv_heads(const char *isa) { for_each(isa, check_groups); }
+
+/* Decode has code of its own for each level, which small problems would not enter by their size. */
+static mha_level decode_level;
+static const mha_kernels *decode_kernels;
+
+static void block_at_level(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n, float *s,
+                           int exp) {
+    mha_kv_block moved = *block;
+    moved.level = decode_level;
+    decode_kernels->decode.block[exp](softmax, &moved, tiles, n, s);
+}
+
+static void block_sleef(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n, float *s) {
+    block_at_level(softmax, block, tiles, n, s, 0);
+}
+
+static void block_fused(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n, float *s) {
+    block_at_level(softmax, block, tiles, n, s, 1);
+}
+
+static void check_levels(const char *who, const mha_context *context, problem *p) {
+    mha_kernels kernels = *context->kernels;
+    struct mha_context forced = *context;
+    forced.kernels = &kernels;
+    decode_kernels = context->kernels;
+    kernels.decode.block[0] = block_sleef;
+    kernels.decode.block[1] = block_fused;
+    outputs wanted = problem_run(p, context, NULL);
+    for (int level = MHA_FAST_CACHE; level <= MHA_DRAM; level++) {
+        decode_level = (mha_level)level;
+        outputs got = problem_run(p, &forced, NULL);
+        char name[128];
+        snprintf(name, sizeof name, "%s, level %d", who, level);
+        check_same_outputs(name, p, &got, &wanted);
+        outputs_free(&got);
+    }
+    outputs_free(&wanted);
+}
+
 static void paths(const char *isa) { for_each(isa, check_paths); }
+static void levels(const char *isa) { for_each(isa, check_levels); }
 
 int main(void) {
     static const isa_test tests[] = {ISA_TEST(workers), ISA_TEST(neighbours), ISA_TEST(sign_of_zero),
                                      ISA_TEST(batches), ISA_TEST(padding),    ISA_TEST(shared_kv_heads),
-                                     ISA_TEST(paths)};
+                                     ISA_TEST(paths),   ISA_TEST(levels)};
     return isa_tests_run(tests, COUNT(tests));
 }

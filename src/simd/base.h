@@ -17,8 +17,7 @@
  *   v_sum_rows(rows, x, out, stride)         x[r][0..3] summed into out[r * stride + 0..3], in one order whatever `rows` is
  *   v_transpose(r)                           V_LANES x V_LANES, in place
  *   v_store_panels(dst, stride, x)           the lanes in groups of PANEL (or all, if PANEL is larger), stride apart
- *   va, va_load(p), va_fma(a, i, b, c)       PANEL consecutive floats; a[i] * b + c, i a constant after unrolling.  May
- *                                            round twice: the tile path's sums and the projections' use nothing else
+ *   va, va_load(p), va_fma(a, i, b, c)       PANEL consecutive floats; v_fma(a[i], b, c), i a constant after unrolling
  *   v_exp_sleef v_log_sleef                  SLEEF, the 1.0 ULP ones
  *
  * src/simd's templates are written in it and include nothing of an instruction set. */

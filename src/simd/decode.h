@@ -11,8 +11,7 @@
 enum {
     DECODE_ROWS = 4,
     SCORE_KEYS = 4, /* side by side, as v_sum_rows takes them */
-    STREAMS = 16,   /* places of a block that are fetched from in turn */
-    FETCH_FLOATS = 4 * LINE,
+    PLACE_ROWS = BLOCK_KEYS / FETCH_PLACES,
     ROWS_AHEAD = 8,
 };
 
@@ -34,13 +33,14 @@ static void K(decode_load)(mha_tile *tile, const float *const rows[], int32_t he
 }
 
 /* The scores fetch keys that come later, the output values.  Out of a slow cache these are ROWS_AHEAD.  Out of DRAM they are
- * the next block's, a few lines at a time from STREAMS places of it in turn: hardware fetches ahead page by page, and DRAM
- * gives a third more to 16 pages at a time than to one. */
+ * the next block's, a few lines at a time from FETCH_PLACES of it in turn.  Each line that is read pays for one, divided by
+ * how many times the tiles read it. */
 typedef struct row_fetch {
     const float *block;
     int64_t stride;
     int32_t dim;
-    int32_t every, wait;      /* calls for each fetch: it takes all the time that there is */
+    int32_t passes;           /* of all tiles over a row: a call in so many fetches */
+    int32_t wait;             /* calls until then */
     int32_t place, row, line; /* what is next, row and line in each place */
 } row_fetch;
 
@@ -49,18 +49,20 @@ V_INLINE const float *later_row(const float *rows, int32_t n, int64_t stride) {
     return (const float *)((uintptr_t)rows + (uint64_t)n * (uint64_t)stride * sizeof *rows);
 }
 
-V_INLINE void fetch_next_block(row_fetch *f) {
+/* Called for each `lines` of the present block that are read, 1, 2 or 4. */
+V_INLINE void fetch_next_block(row_fetch *f, int lines) {
     if (--f->wait > 0) return;
-    f->wait = f->every;
-    const float *row = later_row(f->block, BLOCK_KEYS + f->place * (BLOCK_KEYS / STREAMS) + f->row, f->stride);
+    f->wait = f->passes;
     V_UNROLL
-    for (int i = 0; i < FETCH_FLOATS; i += LINE) v_prefetch(row, f->line + i);
-    if (++f->place < STREAMS) return;
+    for (int i = 0; i < lines; i++)
+        v_prefetch(later_row(f->block, BLOCK_KEYS + (f->place + i) * PLACE_ROWS + f->row, f->stride), f->line);
+    f->place += lines;
+    if (f->place < FETCH_PLACES) return;
     f->place = 0;
-    f->line += FETCH_FLOATS;
+    f->line += LINE;
     if (f->line < f->dim) return;
     f->line = 0;
-    if (++f->row == BLOCK_KEYS / STREAMS) f->wait = INT32_MAX;
+    if (++f->row == PLACE_ROWS) f->wait = INT32_MAX;
 }
 
 /* Adds the products of V_LANES elements, or the last n, to the sums. */
@@ -68,7 +70,7 @@ V_INLINE void score_elements(const float *const keys[SCORE_KEYS], mha_level leve
                              int32_t n, const float *q, int64_t stride, int rows,
                              vf sum[DECODE_SCORE_ROWS][SCORE_KEYS]) {
     vf key[SCORE_KEYS];
-    if (level == MHA_DRAM && d % LINE == 0) fetch_next_block(fetch);
+    if (level == MHA_DRAM && d % LINE == 0) fetch_next_block(fetch, SCORE_KEYS);
     if (level == MHA_SLOW_CACHE && d % LINE == 0) {
         V_UNROLL
         for (int i = 0; i < SCORE_KEYS; i++) v_prefetch(later_row(keys[i], ROWS_AHEAD, fetch->stride), d);
@@ -168,7 +170,7 @@ V_INLINE void decode_columns(const mha_kv_block *block, mha_tile *tile, mha_leve
     for (int32_t k = tile->begin; k < tile->end; k++) {
         const float *values = block->v + k * block->v_stride + d;
         vf value[DECODE_VECTORS];
-        if (level == MHA_DRAM && d % LINE == 0) fetch_next_block(fetch);
+        if (level == MHA_DRAM && d % LINE == 0) fetch_next_block(fetch, (vectors * V_LANES + LINE - 1) / LINE);
         if (level == MHA_SLOW_CACHE) {
             V_UNROLL
             for (int v = 0; v < vectors; v += LINE / V_LANES)
@@ -249,10 +251,13 @@ V_INLINE void decode_tile(const mha_softmax *softmax, const mha_kv_block *block,
 
 static void decode_tiles(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n, bool fused,
                          float *s) {
-    const int32_t passes = (tiles->rows + DECODE_SCORE_ROWS - 1) / DECODE_SCORE_ROWS;
-    const int32_t strips = FETCH_FLOATS / (DECODE_VECTORS * V_LANES);
-    row_fetch keys = {block->k, block->k_stride, block->head_dim, .every = (int32_t)n * passes, .wait = 1};
-    row_fetch values = {block->v, block->v_stride, block->v_head_dim, .every = (int32_t)n * strips, .wait = 1};
+    row_fetch keys = {block->k, block->k_stride, block->head_dim, .wait = 1};
+    row_fetch values = {block->v, block->v_stride, block->v_head_dim, .wait = 1};
+    for (const mha_tile *tile = tiles; tile < tiles + n; tile++) {
+        if (tile->begin == tile->end) continue;
+        keys.passes += (tile->rows + DECODE_SCORE_ROWS - 1) / DECODE_SCORE_ROWS;
+        values.passes++;
+    }
     /* Tiles that share a block have time to fetch the next one. */
     const mha_level level = block->level == MHA_SLOW_CACHE && n > 1 ? MHA_DRAM : block->level;
     for (mha_tile *tile = tiles; tile < tiles + n; tile++) {

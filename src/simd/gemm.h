@@ -1,14 +1,11 @@
 /* Projections: Y = X W^T + bias by the FMA tile.  Outputs sit in lanes, rows of X are broadcast.
  *
- *     for each GEMM_DEPTH of the inputs: pack X [rows][depth] -> panels, in scratch
- *         for each panel of TILE_LANES outputs (its slice of W then stays in the first-level cache)
- *             for each panel of PANEL rows: Y (=, then +=) tile
+ *     for each group of MHA_GEMM_PANELS panels of TILE_LANES outputs
+ *         for each GEMM_DEPTH of the inputs: pack X [rows][depth] -> panels, in scratch
+ *             for each panel of the group (its slice of W then stays in the first-level cache)
+ *                 for each panel of PANEL rows: Y (=, then +=) tile; meanwhile fetch the next panel's slice
  *
- * Up to FEW_ROWS rows are bound by reading W.  They take X where it lies, and the panels in groups:
- *
- *     for each group of MHA_GEMM_PANELS panels
- *         for each GEMM_DEPTH of the inputs
- *             for each panel of the group: Y (=, then +=) tile; meanwhile fetch the group's next slices
+ * Up to FEW_ROWS rows are bound by reading W: they take X where it lies, and fetch all slices of the next step meanwhile.
  *
  * Partial sums wait in Y.  The order of the additions is the same for every number of rows. */
 #ifndef MHA_SIMD_GEMM_H
@@ -18,7 +15,6 @@ enum {
     GEMM_SCRATCH_FLOATS = MHA_GEMM_ROWS * GEMM_DEPTH,
     FEW_ROWS = 4,
     FETCH_MIN_PANELS = 4, /* of rows; fewer are done before the weights that come next could be fetched */
-    FETCH_PLACES = 16,    /* that weights for few rows are fetched from in turn, as DRAM likes it */
 };
 
 /* Slices of weights that come next, cut into places of so many terms each. */
@@ -92,7 +88,7 @@ V_INLINE void gemm_rows(const gemm_tile *tile, int rows, int vectors, int valid,
 
 /* The last rows may take a shorter tile. */
 V_INLINE void gemm_panel_rows(const gemm_tile *tile, int vectors, int valid) {
-    if (valid <= FEW_ROWS && PANEL > 4) gemm_rows(tile, FEW_ROWS, vectors, valid, false);
+    if (valid <= FEW_ROWS && PANEL > (int)FEW_ROWS) gemm_rows(tile, FEW_ROWS, vectors, valid, false);
     else gemm_rows(tile, PANEL, vectors, valid, false);
 }
 
@@ -125,14 +121,14 @@ static const float *slice_of(const mha_gemm *gemm, int64_t out, int64_t k) {
     return gemm->packed + out * gemm->in + k * panel_lanes(out, gemm->out);
 }
 
-/* A narrow last panel is not worth it. */
+/* Fetches a step's whole panels; a narrow last one is not worth it. */
 static weight_fetch fetch_from(const mha_gemm *gemm, const gemm_slices *s) {
     const int panels = (int)((round_up(s->out1, V_LANES) - s->out0) / TILE_LANES);
     weight_fetch f = {.places = 0};
     if (panels == 0 || gemm->level == MHA_FAST_CACHE) return f;
     const int parts = FETCH_PLACES / panels;
     f.places = panels * parts;
-    f.terms = (s->depth + parts - 1) / parts;
+    f.terms = s->depth / parts; /* rounded down: no place leaves the weights */
     for (int i = 0; i < f.places; i++)
         f.place[i] = slice_of(gemm, s->out0 + i / parts * TILE_LANES, s->k) + i % parts * f.terms * TILE_LANES;
     return f;
@@ -141,7 +137,8 @@ static weight_fetch fetch_from(const mha_gemm *gemm, const gemm_slices *s) {
 /* Fetches one of `shares` equal shares into the second-level cache. */
 static void fetch_share(const float *weights, int64_t floats, int64_t share, int64_t shares) {
     const int64_t n = round_up((floats + shares - 1) / shares, LINE);
-    for (int64_t i = share * n; i < (share + 1) * n; i += LINE) __builtin_prefetch(weights + i, 0, 2);
+    const int64_t end = (share + 1) * n < floats ? (share + 1) * n : floats;
+    for (int64_t i = share * n; i < end; i += LINE) __builtin_prefetch(weights + i, 0, 2);
 }
 
 static gemm_tile tile_of(const mha_gemm *gemm, const gemm_slices *s, int64_t out, int64_t row) {
@@ -162,10 +159,12 @@ static void gemm_panels(const mha_gemm *gemm, int64_t row0, int64_t row1, const 
     for (int64_t out = s->out0; out < s->out1; out += TILE_LANES) {
         gemm_tile tile = tile_of(gemm, s, out, row0);
         const bool last = out + TILE_LANES >= s->out1;
-        const float *later = last ? slice_of(gemm, next->out0, next->k) : slice_of(gemm, out + TILE_LANES, s->k);
+        const gemm_slices *later = last ? next : s;
+        const int64_t later_out = last ? next->out0 : out + TILE_LANES;
+        const float *weights = slice_of(gemm, later_out, later->k);
+        const int64_t floats = later->depth * panel_lanes(later_out, gemm->out);
         for (; tile.row < row1; tile.row += PANEL) {
-            if (row_panels >= FETCH_MIN_PANELS)
-                fetch_share(later, s->depth * TILE_LANES, (tile.row - row0) / PANEL, row_panels);
+            if (row_panels >= FETCH_MIN_PANELS) fetch_share(weights, floats, (tile.row - row0) / PANEL, row_panels);
             const int valid = (int)(row1 - tile.row < PANEL ? row1 - tile.row : PANEL);
             tile.x = packed_panel(scratch + (tile.row - row0) * s->depth);
             switch (tile.w_stride / V_LANES) {

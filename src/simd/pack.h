@@ -13,6 +13,9 @@ enum {
     TILE_LANES = TILE_VECTORS * V_LANES,
     STEP = V_LANES > PANEL ? V_LANES : PANEL, /* panels are written by so many rows or columns at a time */
     LINE = 16,                                /* floats of a cache line */
+    /* That are fetched from in turn: hardware fetches ahead page by page, and DRAM gives a third more to 16 pages at a time
+     * than to one. */
+    FETCH_PLACES = 16,
 };
 
 /* V_LANES rows (NULL: zeros) become columns: element (row, col) goes to dst + col * col_stride + row, or with PANEL <
