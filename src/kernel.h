@@ -19,8 +19,8 @@
 enum {
     MHA_MAX_LANES = 64,  /* so that a key's lanes fit a bit mask */
     MHA_MAX_SPLITS = 64, /* KV splits of a head */
-    MHA_GEMM_ROWS = 192, /* most rows of one GEMM call */
-    MHA_GEMM_PANELS = 8, /* of weights that stay in a second-level cache */
+    MHA_GEMM_ROWS = 256, /* most rows of one GEMM call */
+    MHA_GEMM_PANELS = 8, /* of weights: in a task, and in a step beside MHA_GEMM_ROWS rows */
     MHA_ALIGN = 64,      /* of all memory the driver hands to kernels, in bytes */
 };
 

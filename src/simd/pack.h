@@ -46,12 +46,13 @@ V_INLINE void point_at_rows(const float *rows[V_LANES], const float *matrix, int
     for (int i = 0; i < V_LANES; i++) rows[i] = row + i < end ? matrix + (row + i) * stride : NULL;
 }
 
-/* [n][cols] with the given stride -> [n / PANEL][cols][PANEL] */
-static void pack_row_panels(const float *matrix, int64_t stride, int64_t n, int64_t cols, float *packed) {
+/* [n][cols] with the given stride -> [n / PANEL][cols][PANEL], panels panel_stride apart */
+static void pack_row_panels(const float *matrix, int64_t stride, int64_t n, int64_t cols, float *packed,
+                            int64_t panel_stride) {
     const float *rows[V_LANES];
     for (int64_t row = 0; row < round_up(n, PANEL); row += V_LANES) {
         point_at_rows(rows, matrix, stride, row, n);
-        pack_transposed(rows, cols, packed + row / PANEL * PANEL * cols + row % PANEL, PANEL, true, cols * PANEL,
+        pack_transposed(rows, cols, packed + row / PANEL * panel_stride + row % PANEL, PANEL, true, panel_stride,
                         v_set1(1));
     }
 }
@@ -61,7 +62,7 @@ static size_t K(packed_k_floats)(int32_t head_dim) { return (size_t)BLOCK_KEYS *
 static size_t K(packed_v_floats)(int32_t v_head_dim) { return (size_t)BLOCK_KEYS * (size_t)round_up(v_head_dim, STEP); }
 
 static void K(pack_keys)(const mha_kv_block *block, float *packed) {
-    pack_row_panels(block->k, block->k_stride, block->keys, block->head_dim, packed);
+    pack_row_panels(block->k, block->k_stride, block->keys, block->head_dim, packed, (int64_t)block->head_dim * PANEL);
 }
 
 /* Columns [d, d + n) of the values, zeros beyond v_head_dim.  Panels are kilobytes apart and so, often, are rows: few of
