@@ -3,10 +3,11 @@
  *     for each group of panels of TILE_LANES outputs
  *         for each GEMM_DEPTH of the inputs, X [rows][depth] packed in panels, in scratch
  *             for each panel of the group (its slice of W then stays in the first-level cache)
- *                 for each panel of PANEL rows: sums (=, then +=) tile; meanwhile fetch the next panel's slice
+ *                 for each panel of PANEL rows: sums (=, then +=) tile; meanwhile fetch the next panel's slice, next inputs
  *                     once no panel of outputs needs these rows any more: pack their next inputs in their place
  *
- * Up to FEW_ROWS rows are bound by reading W: they take X where it lies, and fetch all slices of the next step meanwhile.
+ * Up to SHORT_ROWS rows, from DRAM up to PANEL, are bound by reading W: they take X where it lies, and fetch all slices of
+ * the next step meanwhile.
  *
  * Partial sums wait in scratch, tile by tile: in Y each row may lie in a page of its own.  The order of the additions is
  * the same for every number of rows. */
@@ -17,11 +18,18 @@ enum {
     GEMM_X_FLOATS = MHA_GEMM_ROWS * GEMM_DEPTH,
     GEMM_SUM_FLOATS = MHA_GEMM_ROWS * MHA_GEMM_PANELS * TILE_LANES,
     GEMM_SCRATCH_FLOATS = GEMM_X_FLOATS + GEMM_SUM_FLOATS,
-    FEW_ROWS = 4,
-    FETCH_MIN_PANELS = 4, /* of rows; fewer are done before the weights that come next could be fetched */
+    SHORT_ROWS = 4,  /* of the shorter tile that the last rows may take */
+    FETCH_TERMS = 8, /* so often a tile fetches: all at once, its own operands would wait behind */
 };
 
-/* Slices of weights that come next, cut into places of so many terms each. */
+/* What comes next, tile by tile: in each FETCH_TERMS terms so many lines of weights, and one of so many rows of X. */
+typedef struct tile_fetch {
+    const float *w, *x;
+    int64_t w_share, w_lines; /* floats a tile */
+    int64_t x_rows, x_left;
+} tile_fetch;
+
+/* For few rows: slices of weights that come next, cut into places of so many terms each. */
 typedef struct weight_fetch {
     const float *place[FETCH_PLACES];
     int places;
@@ -39,7 +47,8 @@ typedef struct gemm_tile {
     bool first, last;       /* of the steps that make up the sums */
     float bias[TILE_LANES]; /* what sums begin with */
     float *sums;            /* [PANEL][TILE_LANES], of the steps before */
-    weight_fetch *fetch;    /* only gemm_few_rows looks at it */
+    const tile_fetch *fetch;
+    weight_fetch *few; /* not NULL: the rows are few */
 } gemm_tile;
 
 /* Fetches a term of a panel, from the next place. */
@@ -52,6 +61,19 @@ V_INLINE void fetch_term(weight_fetch *f) {
     f->term++;
 }
 
+V_INLINE void fetch_share(const tile_fetch *f, int64_t k, int64_t x_stride) {
+    const float *w = f->w + k / FETCH_TERMS * f->w_lines * LINE;
+    for (int64_t i = 0; i < f->w_lines; i++) __builtin_prefetch(w + i * LINE, 0, 2);
+    for (int64_t i = 0; i < f->x_rows; i++) __builtin_prefetch(f->x + i * x_stride + k, 0, 2);
+}
+
+static void next_share(tile_fetch *f, int64_t x_stride) {
+    f->w += f->w_share;
+    f->x += f->x_rows * x_stride;
+    f->x_left -= f->x_rows;
+    if (f->x_rows > f->x_left) f->x_rows = f->x_left;
+}
+
 V_INLINE void gemm_store(int rows, int vectors, vf c[PANEL][TILE_VECTORS], float *dst, int64_t stride) {
     V_UNROLL
     for (int i = 0; i < rows; i++) {
@@ -62,12 +84,17 @@ V_INLINE void gemm_store(int rows, int vectors, vf c[PANEL][TILE_VECTORS], float
 
 /* A tile at an edge of Y is stored as sums and copied: with conditions around its stores not every compiler would keep
  * the accumulators in registers. */
-V_INLINE void gemm_rows(const gemm_tile *tile, int rows, int vectors, int valid, bool fetch) {
+V_INLINE void gemm_rows(const gemm_tile *tile, int rows, int vectors, int valid, bool few) {
     vf c[PANEL][TILE_VECTORS];
     const fma_rows x = tile->x;
+    int64_t k = 0;
     fma_start(rows, vectors, c);
-    for (int64_t k = 0; k < tile->depth; k++) {
-        if (fetch) fetch_term(tile->fetch);
+    for (; !few && k + FETCH_TERMS <= tile->depth; k += FETCH_TERMS) {
+        fetch_share(tile->fetch, k, tile->gemm->x_stride);
+        for (int i = 0; i < FETCH_TERMS; i++) fma_term(rows, vectors, k + i, &x, tile->w, tile->w_stride, c);
+    }
+    for (; k < tile->depth; k++) {
+        if (few) fetch_term(tile->few);
         fma_term(rows, vectors, k, &x, tile->w, tile->w_stride, c);
     }
     V_UNROLL
@@ -92,19 +119,21 @@ V_INLINE void gemm_rows(const gemm_tile *tile, int rows, int vectors, int valid,
 
 /* The last rows may take a shorter tile. */
 V_INLINE void gemm_panel_rows(const gemm_tile *tile, int vectors, int valid) {
-    if (valid <= FEW_ROWS && PANEL > (int)FEW_ROWS) gemm_rows(tile, FEW_ROWS, vectors, valid, false);
+    if (valid <= SHORT_ROWS && PANEL > (int)SHORT_ROWS) gemm_rows(tile, SHORT_ROWS, vectors, valid, false);
     else gemm_rows(tile, PANEL, vectors, valid, false);
 }
 
 V_INLINE void gemm_few_rows(const gemm_tile *tile, int vectors, int valid) {
     if (valid == 1) gemm_rows(tile, 1, vectors, 1, true);
     else if (valid == 2) gemm_rows(tile, 2, vectors, 2, true);
-    else gemm_rows(tile, FEW_ROWS, vectors, valid, true);
+    else if (valid <= SHORT_ROWS) gemm_rows(tile, SHORT_ROWS, vectors, valid, true);
+    else gemm_rows(tile, PANEL, vectors, valid, true);
 }
 
 /* Rows of a call, and its scratch. */
 typedef struct gemm_block {
     const mha_gemm *gemm;
+    bool few;
     int64_t row0, row1, rows; /* rows: rounded up to whole panels */
     float *x;                 /* packed, panels PANEL * GEMM_DEPTH apart */
     float *sums;              /* [panels of outputs][rows][TILE_LANES] */
@@ -117,7 +146,7 @@ typedef struct gemm_slices {
 
 /* As many panels as have room for their sums; for few rows as many as are worth fetching from at a time. */
 static gemm_slices slices_at(const gemm_block *block, int64_t out0, int64_t out1, int64_t k) {
-    const int64_t panels = block->rows > FEW_ROWS ? MHA_GEMM_ROWS / block->rows * MHA_GEMM_PANELS : MHA_GEMM_PANELS;
+    const int64_t panels = (block->few ? 1 : MHA_GEMM_ROWS / block->rows) * MHA_GEMM_PANELS;
     const int64_t in = block->gemm->in, left = out1 - out0;
     return (gemm_slices){.out0 = out0,
                          .out1 = left < panels * TILE_LANES ? out1 : out0 + panels * TILE_LANES,
@@ -148,26 +177,32 @@ static weight_fetch fetch_from(const mha_gemm *gemm, const gemm_slices *s) {
     return f;
 }
 
-/* Fetches one of `shares` equal shares into the second-level cache. */
-static void fetch_share(const float *weights, int64_t floats, int64_t share, int64_t shares) {
-    const int64_t n = round_up((floats + shares - 1) / shares, LINE);
-    const int64_t end = (share + 1) * n < floats ? (share + 1) * n : floats;
-    for (int64_t i = share * n; i < end; i += LINE) __builtin_prefetch(weights + i, 0, 2);
+V_INLINE void gemm_start(gemm_tile *tile) {
+    const float *bias = tile->gemm->bias;
+    V_UNROLL
+    for (int i = 0; i < TILE_LANES; i += V_LANES) {
+        const int64_t out = tile->out + i, left = bias != NULL ? tile->outs - i : 0;
+        v_store(tile->bias + i, left >= V_LANES ? v_load(bias + out)
+                                : left > 0      ? v_load_n(bias + out, left)
+                                                : v_zero());
+    }
 }
 
-static gemm_tile tile_of(const gemm_block *block, const gemm_slices *s, int64_t out) {
+/* Field by field: to clear all of it would take a fifth of one row's time. */
+V_INLINE gemm_tile tile_of(const gemm_block *block, const gemm_slices *s, int64_t out) {
     const mha_gemm *gemm = block->gemm;
-    gemm_tile tile = {.gemm = gemm,
-                      .w = slice_of(gemm, out, s->k),
-                      .depth = s->depth,
-                      .w_stride = panel_lanes(out, gemm->out),
-                      .row = block->row0,
-                      .out = out,
-                      .outs = s->out1 - out,
-                      .first = s->k == 0,
-                      .last = s->k + s->depth == gemm->in,
-                      .sums = block->sums + (out - s->out0) * block->rows};
-    for (int i = 0; i < TILE_LANES && i < tile.outs && gemm->bias != NULL; i++) tile.bias[i] = gemm->bias[out + i];
+    gemm_tile tile;
+    tile.gemm = gemm;
+    tile.w = slice_of(gemm, out, s->k);
+    tile.depth = s->depth;
+    tile.w_stride = panel_lanes(out, gemm->out);
+    tile.row = block->row0;
+    tile.out = out;
+    tile.outs = s->out1 - out;
+    tile.first = s->k == 0;
+    tile.last = s->k + s->depth == gemm->in;
+    tile.sums = block->sums + (out - s->out0) * block->rows;
+    if (tile.first) gemm_start(&tile);
     return tile;
 }
 
@@ -192,23 +227,33 @@ V_INLINE void gemm_panel(const gemm_block *block, gemm_tile *tile) {
     tile->sums += PANEL * TILE_LANES;
 }
 
+/* Cuts the slice of the panel at `out` into shares of the tiles of a panel of step s. */
+static void fetch_panel(tile_fetch *f, const gemm_block *block, const gemm_slices *s, const gemm_slices *later,
+                        int64_t out) {
+    const int64_t tiles = block->rows / PANEL, times = s->depth < FETCH_TERMS ? 1 : s->depth / FETCH_TERMS;
+    const int64_t lines = later->depth * panel_lanes(out, block->gemm->out) / LINE;
+    const int64_t share = (lines + tiles - 1) / tiles;
+    f->w = slice_of(block->gemm, out, later->k);
+    f->w_share = share * LINE;
+    f->w_lines = tiles == 1 || block->gemm->level == MHA_FAST_CACHE ? 0 : (share + times - 1) / times;
+}
+
 /* X's panels of step s are packed.  In their place leaves those of `next`, unless `ends`: then next is what other rows
  * would begin with. */
 static void gemm_panels(const gemm_block *block, const gemm_slices *s, const gemm_slices *next, bool ends) {
-    const mha_gemm *gemm = block->gemm;
+    const int64_t x_stride = block->gemm->x_stride, rows = ends ? 0 : block->row1 - block->row0;
+    const int64_t tiles = round_up(s->out1 - s->out0, TILE_LANES) / TILE_LANES * (block->rows / PANEL);
+    tile_fetch fetch = {
+        .x = block->gemm->x + block->row0 * x_stride + next->k, .x_rows = (rows + tiles - 1) / tiles, .x_left = rows};
     for (int64_t out = s->out0; out < s->out1; out += TILE_LANES) {
-        gemm_tile tile = tile_of(block, s, out);
         const bool last = out + TILE_LANES >= s->out1;
-        const gemm_slices *later = last ? next : s;
-        const int64_t later_out = last ? next->out0 : out + TILE_LANES;
-        const float *weights = slice_of(gemm, later_out, later->k);
-        const int64_t floats = later->depth * panel_lanes(later_out, gemm->out);
+        gemm_tile tile = tile_of(block, s, out);
+        tile.fetch = &fetch;
+        if (last) fetch_panel(&fetch, block, s, next, next->out0);
+        else fetch_panel(&fetch, block, s, s, out + TILE_LANES);
         for (int64_t row = block->row0; row < block->row1; row += STEP) {
-            while (tile.row < block->row1 && tile.row < row + STEP) {
-                if (block->rows >= FETCH_MIN_PANELS * PANEL)
-                    fetch_share(weights, floats, (tile.row - block->row0) / PANEL, block->rows / PANEL);
+            for (; tile.row < block->row1 && tile.row < row + STEP; next_share(&fetch, x_stride))
                 gemm_panel(block, &tile);
-            }
             if (last && !ends) pack_x(block, row, next);
         }
     }
@@ -216,13 +261,13 @@ static void gemm_panels(const gemm_block *block, const gemm_slices *s, const gem
 
 static void gemm_few(const gemm_block *block, const gemm_slices *s, const gemm_slices *next) {
     const mha_gemm *gemm = block->gemm;
-    weight_fetch fetch = fetch_from(gemm, next);
+    weight_fetch weights = fetch_from(gemm, next);
     const int valid = (int)(block->row1 - block->row0);
     for (int64_t out = s->out0; out < s->out1; out += TILE_LANES) {
         gemm_tile tile = tile_of(block, s, out);
-        tile.fetch = &fetch;
-        tile.x.step = 1;
-        for (int i = 0; i < FEW_ROWS; i++) /* a row beyond the end is the last one again */
+        tile.few = &weights;
+        tile.x = (fma_rows){.packed = false, .step = 1};
+        for (int i = 0; i < PANEL; i++) /* a row beyond the end is the last one again */
             tile.x.row[i] = gemm->x + (i < valid ? block->row0 + i : block->row1 - 1) * gemm->x_stride + s->k;
         switch (tile.w_stride / V_LANES) {
         case 1: gemm_few_rows(&tile, 1, valid); break;
@@ -233,19 +278,19 @@ static void gemm_few(const gemm_block *block, const gemm_slices *s, const gemm_s
 }
 
 static void K(gemm)(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t out0, int64_t out1, float *scratch) {
-    const bool few = row1 - row0 <= FEW_ROWS;
     const gemm_block block = {.gemm = gemm,
+                              .few = row1 - row0 <= (gemm->level == MHA_DRAM ? PANEL : SHORT_ROWS),
                               .row0 = row0,
                               .row1 = row1,
-                              .rows = few ? FEW_ROWS : round_up(row1 - row0, PANEL),
+                              .rows = round_up(row1 - row0, PANEL),
                               .x = scratch,
                               .sums = scratch + GEMM_X_FLOATS};
     const gemm_slices first = slices_at(&block, out0, out1, 0);
-    for (int64_t row = row0; row < row1 && !few; row += STEP) pack_x(&block, row, &first);
+    for (int64_t row = row0; row < row1 && !block.few; row += STEP) pack_x(&block, row, &first);
     for (gemm_slices s = first; s.out0 < out1;) {
         const gemm_slices next = slices_after(&block, &s, out1);
         const bool ends = next.out0 == out1;
-        if (few) gemm_few(&block, &s, &next);
+        if (block.few) gemm_few(&block, &s, &next);
         else gemm_panels(&block, &s, ends ? &first : &next, ends);
         s = next;
     }

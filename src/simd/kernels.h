@@ -14,7 +14,7 @@ _Static_assert(BLOCK_KEYS <= 256, "larger blocks would not fit a worker's megaby
 _Static_assert(BLOCK_KEYS % STEP == 0 && BLOCK_KEYS % SCORE_KEYS == 0, "blocks are whole panels and vectors");
 _Static_assert(STEP % V_LANES == 0 && STEP % PANEL == 0, "panels are vectors, or vectors are panels");
 _Static_assert(MHA_GEMM_ROWS % STEP == 0, "row blocks are whole panels and vectors");
-_Static_assert((int)FEW_ROWS <= (int)PANEL, "few rows are at most a panel");
+_Static_assert((int)SHORT_ROWS <= (int)PANEL, "a shorter tile is not a longer one");
 _Static_assert((int)DECODE_ROWS <= (int)V_LANES, "a tile's maxima and what it shrinks by are a vector");
 _Static_assert(BLOCK_KEYS % FETCH_PLACES == 0, "places of a block are even");
 _Static_assert((int)MHA_GEMM_PANELS <= (int)FETCH_PLACES, "every panel of a group is a place");
