@@ -130,7 +130,7 @@ static mha_ahead_rows block_rows(const chunk *chunk, const mha_tensor *tensor, i
 
 /* What is needed after the block at key0: the next one; after the last, where the output goes and what this worker's next
  * task begins with, if workers take turns.  A wrong guess costs at most a block's worth of reading. */
-static void chunk_expect(const chunk *now, int64_t key0, mha_ahead *ahead) {
+static void chunk_expect(const chunk *now, int64_t key0, mha_kv_block *block, mha_ahead *ahead) {
     const mha_plan *plan = &now->call->plan;
     const mha_attention_args *args = &plan->args;
     chunk next = *now;
@@ -143,8 +143,13 @@ static void chunk_expect(const chunk *now, int64_t key0, mha_ahead *ahead) {
         mha_ahead_add(ahead, query_rows(&next, &args->q, args->head_dim));
         next_key0 = first_block(&next);
     }
-    mha_ahead_add(ahead, block_rows(&next, &args->v, next_key0, args->v_head_dim));
-    mha_ahead_add(ahead, block_rows(&next, &args->k, next_key0, args->head_dim));
+    const mha_ahead_rows k = block_rows(&next, &args->k, next_key0, args->head_dim);
+    const mha_ahead_rows v = block_rows(&next, &args->v, next_key0, args->v_head_dim);
+    mha_ahead_add(ahead, v);
+    mha_ahead_add(ahead, k);
+    block->next_keys = (int32_t)k.left;
+    block->next_k = (const float *)k.row;
+    block->next_v = (const float *)v.row;
 }
 
 /* Marks the tiles and runs the kernel.  With an additive mask tile by tile, since there is room for one bias only. */
@@ -153,8 +158,6 @@ static void chunk_block(chunk *chunk, int64_t key0) {
     const mha_attention_args *args = &plan->args;
     const mha_worker_memory *memory = &chunk->memory;
     mha_tile_place place = {.plan = plan, .batch = chunk->batch, .kv_head = chunk->kv_head, .key0 = key0};
-    const bool fetches =
-        plan->level != MHA_FAST_CACHE && plan->path != &plan->kernels->decode; /* that path does so by itself */
     mha_ahead ahead = {.n = 0};
     mha_kv_block block = {.k = row_of(&args->k, chunk->batch, chunk->kv_head, key0),
                           .k_stride = args->k.stride[2],
@@ -166,8 +169,8 @@ static void chunk_block(chunk *chunk, int64_t key0) {
                           .head_dim = (int32_t)args->head_dim,
                           .v_head_dim = (int32_t)args->v_head_dim,
                           .level = plan->level,
-                          .ahead = fetches ? &ahead : NULL};
-    if (fetches) chunk_expect(chunk, key0, &ahead);
+                          .ahead = plan->level != MHA_FAST_CACHE ? &ahead : NULL};
+    if (block.ahead != NULL) chunk_expect(chunk, key0, &block, &ahead);
     const bool one_by_one = args->scores.data != NULL || (args->mask.data != NULL && args->mask.dtype != MHA_BOOL);
     bool packed = !plan->path->packs, active = false;
 
@@ -188,6 +191,7 @@ static void chunk_block(chunk *chunk, int64_t key0) {
         if (args->scores.data != NULL) tile->scores_visitor = &place;
         plan->path->block[plan->exp](&plan->softmax, &block, tile, 1, memory->scores);
         tile->scores_visitor = NULL;
+        block.next_keys = 0; /* fetched by the first tile */
     }
     if (active && !one_by_one)
         plan->path->block[plan->exp](&plan->softmax, &block, memory->tiles, (size_t)chunk->tiles, memory->scores);

@@ -51,8 +51,12 @@ typedef struct mha_kv_block {
     const float *packed_v;
     int32_t keys; /* valid ones; at most block_keys */
     int32_t head_dim, v_head_dim;
-    mha_level level;  /* where keys and values are read from */
-    mha_ahead *ahead; /* what a kernel may fetch meanwhile, paced once a call, a step before each product; or NULL */
+    mha_level level; /* where keys and values are read from */
+    /* What a kernel may fetch meanwhile: paced once a call, a step before each product; or NULL.  A kernel that fetches K
+     * and V in an order of its own finds them here, strides as above; next_keys is 0 if no block follows. */
+    mha_ahead *ahead;
+    const float *next_k, *next_v;
+    int32_t next_keys;
 } mha_kv_block;
 
 /* Query rows that share a KV head, and their state. */

@@ -36,7 +36,7 @@ static void K(decode_load)(mha_tile *tile, const float *const rows[], int32_t he
  * the next block's, a few lines at a time from FETCH_PLACES of it in turn.  Each line that is read pays for one, divided by
  * how many times the tiles read it. */
 typedef struct row_fetch {
-    const float *block;
+    const float *block; /* the next one */
     int64_t stride;
     int32_t dim;
     int32_t passes;           /* of all tiles over a row: a call in so many fetches */
@@ -55,7 +55,7 @@ V_INLINE void fetch_next_block(row_fetch *f, int lines) {
     f->wait = f->passes;
     V_UNROLL
     for (int i = 0; i < lines; i++)
-        v_prefetch(later_row(f->block, BLOCK_KEYS + (f->place + i) * PLACE_ROWS + f->row, f->stride), f->line);
+        v_prefetch(later_row(f->block, (f->place + i) * PLACE_ROWS + f->row, f->stride), f->line);
     f->place += lines;
     if (f->place < FETCH_PLACES) return;
     f->place = 0;
@@ -251,8 +251,10 @@ V_INLINE void decode_tile(const mha_softmax *softmax, const mha_kv_block *block,
 
 static void decode_tiles(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n, bool fused,
                          float *s) {
-    row_fetch keys = {block->k, block->k_stride, block->head_dim, .wait = 1};
-    row_fetch values = {block->v, block->v_stride, block->v_head_dim, .wait = 1};
+    const int32_t wait =
+        block->next_keys >= BLOCK_KEYS / 2 ? 1 : INT32_MAX; /* a shorter block is not worth a whole one's lines */
+    row_fetch keys = {block->next_k, block->k_stride, block->head_dim, .wait = wait};
+    row_fetch values = {block->next_v, block->v_stride, block->v_head_dim, .wait = wait};
     for (const mha_tile *tile = tiles; tile < tiles + n; tile++) {
         if (tile->begin == tile->end) continue;
         keys.passes += (tile->rows + DECODE_SCORE_ROWS - 1) / DECODE_SCORE_ROWS;

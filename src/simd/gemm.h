@@ -147,11 +147,13 @@ typedef struct gemm_slices {
 /* As many panels as have room for their sums; for few rows as many as are worth fetching from at a time. */
 static gemm_slices slices_at(const gemm_block *block, int64_t out0, int64_t out1, int64_t k) {
     const int64_t panels = (block->few ? 1 : MHA_GEMM_ROWS / block->rows) * MHA_GEMM_PANELS;
-    const int64_t in = block->gemm->in, left = out1 - out0;
+    const int64_t in = block->gemm->in, left = out1 - out0, steps = (in - 1) / GEMM_DEPTH + 1;
+    const int64_t depth =
+        round_up((in + steps - 1) / steps, FETCH_TERMS); /* even, so that each step fetches all of the next */
     return (gemm_slices){.out0 = out0,
                          .out1 = left < panels * TILE_LANES ? out1 : out0 + panels * TILE_LANES,
                          .k = k,
-                         .depth = in - k < GEMM_DEPTH ? in - k : GEMM_DEPTH};
+                         .depth = in - k < depth ? in - k : depth};
 }
 
 /* The same group's next inputs, or the next group's first; out0 == out1: none are left. */
