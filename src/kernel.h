@@ -35,12 +35,14 @@ typedef struct mha_softmax {
     float exp_floor;  /* exp(x * scale) is below 2^-126, and taken as 0, for x below this */
 } mha_softmax;
 
-/* Where operands probably are, by their size: in a core's own caches, where fetching attention's ahead costs more than it brings;
- * in what others leave of a shared cache; or in DRAM. */
+/* Where operands probably are, by their size: in a core's own caches, where fetching them ahead costs more than it brings; in
+ * what others leave of a shared cache; or in DRAM. */
 typedef enum mha_level { MHA_FAST_CACHE, MHA_SLOW_CACHE, MHA_DRAM } mha_level;
 
+enum { MHA_FAST_CACHE_BYTES = 1 << 20, MHA_SLOW_CACHE_BYTES = 1 << 24 };
+
 static inline mha_level mha_level_of(double bytes) {
-    return bytes <= 1 << 20 ? MHA_FAST_CACHE : bytes <= 1 << 24 ? MHA_SLOW_CACHE : MHA_DRAM;
+    return bytes <= MHA_FAST_CACHE_BYTES ? MHA_FAST_CACHE : bytes <= MHA_SLOW_CACHE_BYTES ? MHA_SLOW_CACHE : MHA_DRAM;
 }
 
 /* A block of keys and values of one KV head.  Blocks sit at absolute multiples of block_keys. */
@@ -141,7 +143,7 @@ typedef struct mha_kernels {
     size_t (*weight_floats)(int64_t out, int64_t in);
     void (*pack_weights)(const float *weight, int64_t stride, int64_t out, int64_t in, float *packed);
     size_t gemm_scratch_floats;
-    /* Rows [row0, row1), at most MHA_GEMM_ROWS, by outputs [out0, out1): multiples of gemm_panel, but out1 may be `out`. */
+    /* Rows [row0, row1), one to MHA_GEMM_ROWS, by outputs [out0, out1): multiples of gemm_panel, but out1 may be `out`. */
     void (*gemm)(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t out0, int64_t out1, float *scratch);
 } mha_kernels;
 

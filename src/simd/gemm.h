@@ -14,121 +14,13 @@
 #ifndef MHA_SIMD_GEMM_H
 #define MHA_SIMD_GEMM_H
 
+#include "gemm_tile.h"
+
 enum {
     GEMM_X_FLOATS = MHA_GEMM_ROWS * GEMM_DEPTH,
     GEMM_SUM_FLOATS = MHA_GEMM_ROWS * MHA_GEMM_PANELS * TILE_LANES,
     GEMM_SCRATCH_FLOATS = GEMM_X_FLOATS + GEMM_SUM_FLOATS,
-    SHORT_ROWS = 4,  /* of the shorter tile that the last rows may take */
-    FETCH_TERMS = 8, /* so often a tile fetches: all at once, its own operands would wait behind */
 };
-
-/* What comes next, tile by tile: in each FETCH_TERMS terms so many lines of weights, and one of so many rows of X. */
-typedef struct tile_fetch {
-    const float *w, *x;
-    int64_t w_share, w_lines; /* floats a tile */
-    int64_t x_rows, x_left;
-} tile_fetch;
-
-/* For few rows: slices of weights that come next, cut into places of so many terms each. */
-typedef struct weight_fetch {
-    const float *place[FETCH_PLACES];
-    int places;
-    int64_t terms;
-    int now; /* place and term to be fetched from */
-    int64_t term;
-} weight_fetch;
-
-typedef struct gemm_tile {
-    const mha_gemm *gemm;
-    fma_rows x; /* depth terms */
-    const float *w;
-    int64_t depth, w_stride;
-    int64_t row, out, outs; /* first of the tile; outs valid lanes */
-    bool first, last;       /* of the steps that make up the sums */
-    float bias[TILE_LANES]; /* what sums begin with */
-    float *sums;            /* [PANEL][TILE_LANES], of the steps before */
-    const tile_fetch *fetch;
-    weight_fetch *few; /* not NULL: the rows are few */
-} gemm_tile;
-
-/* Fetches a term of a panel, from the next place. */
-V_INLINE void fetch_term(weight_fetch *f) {
-    if (f->term == f->terms) return;
-    V_UNROLL
-    for (int i = 0; i < TILE_LANES; i += LINE) v_prefetch(f->place[f->now], f->term * TILE_LANES + i);
-    if (++f->now < f->places) return;
-    f->now = 0;
-    f->term++;
-}
-
-V_INLINE void fetch_share(const tile_fetch *f, int64_t k, int64_t x_stride) {
-    const float *w = f->w + k / FETCH_TERMS * f->w_lines * LINE;
-    for (int64_t i = 0; i < f->w_lines; i++) __builtin_prefetch(w + i * LINE, 0, 2);
-    for (int64_t i = 0; i < f->x_rows; i++) __builtin_prefetch(f->x + i * x_stride + k, 0, 2);
-}
-
-static void next_share(tile_fetch *f, int64_t x_stride) {
-    f->w += f->w_share;
-    f->x += f->x_rows * x_stride;
-    f->x_left -= f->x_rows;
-    if (f->x_rows > f->x_left) f->x_rows = f->x_left;
-}
-
-V_INLINE void gemm_store(int rows, int vectors, vf c[PANEL][TILE_VECTORS], float *dst, int64_t stride) {
-    V_UNROLL
-    for (int i = 0; i < rows; i++) {
-        V_UNROLL
-        for (int v = 0; v < vectors; v++) v_store(dst + i * stride + v * V_LANES, c[i][v]);
-    }
-}
-
-/* A tile at an edge of Y is stored as sums and copied: with conditions around its stores not every compiler would keep
- * the accumulators in registers. */
-V_INLINE void gemm_rows(const gemm_tile *tile, int rows, int vectors, int valid, bool few) {
-    vf c[PANEL][TILE_VECTORS];
-    const fma_rows x = tile->x;
-    int64_t k = 0;
-    fma_start(rows, vectors, c);
-    for (; !few && k + FETCH_TERMS <= tile->depth; k += FETCH_TERMS) {
-        fetch_share(tile->fetch, k, tile->gemm->x_stride);
-        for (int i = 0; i < FETCH_TERMS; i++) fma_term(rows, vectors, k + i, &x, tile->w, tile->w_stride, c);
-    }
-    for (; k < tile->depth; k++) {
-        if (few) fetch_term(tile->few);
-        fma_term(rows, vectors, k, &x, tile->w, tile->w_stride, c);
-    }
-    V_UNROLL
-    for (int i = 0; i < rows; i++) {
-        V_UNROLL
-        for (int v = 0; v < vectors; v++) {
-            const float *base = tile->first ? tile->bias : tile->sums + i * TILE_LANES;
-            c[i][v] = v_add(v_load(base + v * V_LANES), c[i][v]);
-        }
-    }
-    float *y = tile->gemm->y + tile->row * tile->gemm->y_stride + tile->out;
-    const int64_t y_stride = tile->gemm->y_stride, lanes = vectors * V_LANES;
-    if (tile->last && valid == rows && tile->outs >= lanes) {
-        gemm_store(rows, vectors, c, y, y_stride);
-        return;
-    }
-    gemm_store(rows, vectors, c, tile->sums, TILE_LANES);
-    if (!tile->last) return;
-    const int64_t outs = tile->outs < lanes ? tile->outs : lanes;
-    for (int i = 0; i < valid; i++) memcpy(y + i * y_stride, tile->sums + i * TILE_LANES, (size_t)outs * sizeof *y);
-}
-
-/* The last rows may take a shorter tile. */
-V_INLINE void gemm_panel_rows(const gemm_tile *tile, int vectors, int valid) {
-    if (valid <= SHORT_ROWS && PANEL > (int)SHORT_ROWS) gemm_rows(tile, SHORT_ROWS, vectors, valid, false);
-    else gemm_rows(tile, PANEL, vectors, valid, false);
-}
-
-V_INLINE void gemm_few_rows(const gemm_tile *tile, int vectors, int valid) {
-    if (valid == 1) gemm_rows(tile, 1, vectors, 1, true);
-    else if (valid == 2) gemm_rows(tile, 2, vectors, 2, true);
-    else if (valid <= SHORT_ROWS) gemm_rows(tile, SHORT_ROWS, vectors, valid, true);
-    else gemm_rows(tile, PANEL, vectors, valid, true);
-}
 
 /* Rows of a call, and its scratch. */
 typedef struct gemm_block {
@@ -144,12 +36,12 @@ typedef struct gemm_slices {
     int64_t out0, out1, k, depth;
 } gemm_slices;
 
-/* As many panels as have room for their sums; for few rows as many as are worth fetching from at a time. */
+/* As many panels as have room for their sums; for few rows as many as are worth fetching from at a time.  Depths are even:
+ * a short last one would leave no time to fetch what follows it. */
 static gemm_slices slices_at(const gemm_block *block, int64_t out0, int64_t out1, int64_t k) {
     const int64_t panels = (block->few ? 1 : MHA_GEMM_ROWS / block->rows) * MHA_GEMM_PANELS;
     const int64_t in = block->gemm->in, left = out1 - out0, steps = (in - 1) / GEMM_DEPTH + 1;
-    const int64_t depth =
-        round_up((in + steps - 1) / steps, FETCH_TERMS); /* even, so that each step fetches all of the next */
+    const int64_t depth = round_up((in + steps - 1) / steps, FETCH_TERMS);
     return (gemm_slices){.out0 = out0,
                          .out1 = left < panels * TILE_LANES ? out1 : out0 + panels * TILE_LANES,
                          .k = k,
@@ -220,13 +112,16 @@ V_INLINE void gemm_panel(const gemm_block *block, gemm_tile *tile) {
     const int64_t left = block->row1 - tile->row;
     const int valid = left < PANEL ? (int)left : PANEL;
     tile->x = packed_panel(block->x + (tile->row - block->row0) * GEMM_DEPTH);
-    switch (tile->w_stride / V_LANES) {
-    case 1: gemm_panel_rows(tile, 1, valid); break;
-    case 2: gemm_panel_rows(tile, 2, valid); break;
-    default: gemm_panel_rows(tile, TILE_VECTORS, valid); break;
-    }
+    gemm_product(tile, valid, false);
     tile->row += PANEL;
     tile->sums += PANEL * TILE_LANES;
+}
+
+static void next_share(tile_fetch *f, int64_t x_stride) {
+    f->w += f->w_share;
+    f->x += f->x_rows * x_stride;
+    f->x_left -= f->x_rows;
+    if (f->x_rows > f->x_left) f->x_rows = f->x_left;
 }
 
 /* Cuts the slice of the panel at `out` into shares of the tiles of a panel of step s. */
@@ -271,11 +166,7 @@ static void gemm_few(const gemm_block *block, const gemm_slices *s, const gemm_s
         tile.x = (fma_rows){.packed = false, .step = 1};
         for (int i = 0; i < PANEL; i++) /* a row beyond the end is the last one again */
             tile.x.row[i] = gemm->x + (i < valid ? block->row0 + i : block->row1 - 1) * gemm->x_stride + s->k;
-        switch (tile.w_stride / V_LANES) {
-        case 1: gemm_few_rows(&tile, 1, valid); break;
-        case 2: gemm_few_rows(&tile, 2, valid); break;
-        default: gemm_few_rows(&tile, TILE_VECTORS, valid); break;
-        }
+        gemm_product(&tile, valid, true);
     }
 }
 
