@@ -19,7 +19,10 @@ enum {
     THREADS = 4, /* as many as the machine has processors */
     DRAM = 8,    /* every run reads another K and V, so that they come from DRAM */
     BTHD = 16,   /* tensors [batch, tokens, heads, dim] */
+    ROOM = 32,   /* K and V lie in caches with room for ROOM_TIMES as many tokens */
 };
+
+enum { ROOM_TIMES = 4 };
 
 /* batch, query heads, KV heads, queries, keys, head_dim */
 static const shape prefill_shapes[] = {
@@ -50,9 +53,9 @@ static const shape decode_shapes[] = {
     {1, 1, 1, 1, 16, 64, 0},     /* what a call costs beside its work */
     {1, 8, 2, 1, 256, 128, 0},   /* a second-level cache holds K and V */
     {1, 32, 8, 1, 1024, 128, 0}, /* a third-level one */
-    {1, 32, 8, 1, 4096, 128, 0},     {1, 32, 32, 1, 4096, 128, DRAM},  {1, 32, 8, 1, 4096, 128, DRAM},
-    {1, 32, 1, 1, 4096, 128, DRAM},  {1, 32, 32, 1, 65536, 128, DRAM}, {1, 32, 8, 1, 65536, 128, DRAM},
-    {1, 32, 1, 1, 65536, 128, DRAM},
+    {1, 32, 8, 1, 4096, 128, 0},     {1, 32, 32, 1, 4096, 128, DRAM},       {1, 32, 8, 1, 4096, 128, DRAM},
+    {1, 32, 1, 1, 4096, 128, DRAM},  {1, 32, 32, 1, 65536, 128, DRAM},      {1, 32, 8, 1, 65536, 128, DRAM},
+    {1, 32, 1, 1, 65536, 128, DRAM}, {32, 32, 8, 1, 256, 128, ROOM | DRAM},
 };
 
 typedef struct attention {
@@ -68,10 +71,15 @@ typedef struct attention {
 
 static size_t k_floats(const shape *s) { return (size_t)(s->batch * s->kv_heads * s->kv_len * s->head_dim); }
 
+static int64_t room(const shape *s) { return s->kv_len * (s->variant & ROOM ? ROOM_TIMES : 1); }
+
+/* With their room. */
+static size_t cache_floats(const shape *s) { return (size_t)(s->batch * s->kv_heads * room(s) * s->head_dim); }
+
 static size_t q_floats(const shape *s) { return (size_t)(s->batch * s->q_heads * s->q_len * s->head_dim); }
 
 static size_t kv_copies(const shape *s) {
-    return s->variant & DRAM ? (size_t)(bench_dram_bytes() / (double)(2 * k_floats(s) * sizeof(float))) + 1 : 1;
+    return s->variant & DRAM ? (size_t)(bench_dram_bytes() / (double)(2 * cache_floats(s) * sizeof(float))) + 1 : 1;
 }
 
 static mha_tensor tensor(const float *data, const shape *s, int64_t heads, int64_t tokens) {
@@ -82,7 +90,7 @@ static mha_tensor tensor(const float *data, const shape *s, int64_t heads, int64
 }
 
 static void set_args(attention *a, const shape *s) {
-    a->kv_floats = 2 * k_floats(s);
+    a->kv_floats = 2 * cache_floats(s);
     a->kv_copies = kv_copies(s);
     a->kv = bench_random(a->kv_floats * a->kv_copies + q_floats(s));
     a->out = bench_allocate(q_floats(s) * sizeof(float));
@@ -95,8 +103,8 @@ static void set_args(attention *a, const shape *s) {
     a->args.head_dim = s->head_dim;
     a->args.is_causal = (s->variant & CAUSAL) != 0;
     a->args.q = tensor(a->kv + a->kv_floats * a->kv_copies, s, s->q_heads, s->q_len);
-    a->args.k = tensor(a->kv, s, s->kv_heads, s->kv_len);
-    a->args.v = tensor(a->kv + k_floats(s), s, s->kv_heads, s->kv_len);
+    a->args.k = tensor(a->kv, s, s->kv_heads, room(s));
+    a->args.v = tensor(a->kv + cache_floats(s), s, s->kv_heads, room(s));
     a->args.out = tensor(a->out, s, s->q_heads, s->q_len);
 }
 
@@ -165,8 +173,9 @@ static void add_decode(const bench_row *row, const shape *s) {
     c.bytes = (double)(2 * k_floats(s) * sizeof(float));
     c.flops = 4 * (double)(s->batch * s->q_heads * s->q_len * s->kv_len * s->head_dim);
     c.working_set = c.bytes * (double)kv_copies(s);
-    bench_add(&c, "decode/%s/%s/B%d.H%d.KV%d.T%d.D%d%s", row->isa, row->dtype, (int)s->batch, (int)s->q_heads,
-              (int)s->kv_heads, (int)s->kv_len, (int)s->head_dim, s->variant & DRAM ? ".DRAM" : "");
+    bench_add(&c, "decode/%s/%s/B%d.H%d.KV%d.T%d.D%d%s%s", row->isa, row->dtype, (int)s->batch, (int)s->q_heads,
+              (int)s->kv_heads, (int)s->kv_len, (int)s->head_dim, s->variant & ROOM ? ".room" : "",
+              s->variant & DRAM ? ".DRAM" : "");
 }
 
 void bench_add_attention(const bench_row *row) {
