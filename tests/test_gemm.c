@@ -163,6 +163,11 @@ static void groups(const char *isa) {
         for (size_t i = 0; i < COUNT(outs); i++)
             for (int side = 0; side < GUARD_SIDES; side++)
                 check_product(isa, (gemm_case){n, outs[i], i % 2 == 0 ? 130 : 257, true, n % 2, (guard_side)side});
+    static const gemm_case many_rows[] = {{MHA_GEMM_ROWS, 433, 130, true, 1, GUARD_END},
+                                          {MHA_GEMM_ROWS, 800, 257, true, 0, GUARD_START},
+                                          {100, 800, 130, true, 0, GUARD_END},
+                                          {65, 800, 257, false, 1, GUARD_END}};
+    for (size_t i = 0; i < (test_quick() ? 1 : COUNT(many_rows)); i++) check_product(isa, many_rows[i]);
 }
 
 int main(void) {
