@@ -44,6 +44,7 @@ static const char *setup(const bench_case *self, void **state) {
         kernels->pack_weights(random, s->in, s->out, s->in, p->packed + i * p->packed_floats);
     p->gemm =
         (mha_gemm){.x = random + s->out * s->in, .x_stride = s->in, .y_stride = s->out, .in = s->in, .out = s->out};
+    p->gemm.level = mha_level_of((double)(p->packed_floats * p->copies * sizeof(float)));
     p->gemm.y = bench_allocate((size_t)(s->rows * s->out) * sizeof(float));
     *state = p;
     return NULL;

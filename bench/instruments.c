@@ -51,7 +51,14 @@ void instruments_pack(const char *isa, const float *weight, int64_t out, int64_t
 double instruments_product(const char *isa, const float *x, const float *packed, float *y, int64_t rows, int64_t out,
                            int64_t in, size_t runs) {
     const mha_kernels *kernels = row_of(isa)->kernels;
-    const mha_gemm gemm = {.x = x, .x_stride = in, .packed = packed, .y = y, .y_stride = out, .in = in, .out = out};
+    const mha_gemm gemm = {.x = x,
+                           .x_stride = in,
+                           .packed = packed,
+                           .y = y,
+                           .y_stride = out,
+                           .in = in,
+                           .out = out,
+                           .level = mha_level_of((double)out * (double)in * sizeof *x)};
     float *scratch = bench_allocate(kernels->gemm_scratch_floats * sizeof(float));
     const double start = bench_wall_seconds();
     for (size_t i = 0; i < runs; i++) bench_product(kernels, &gemm, rows, scratch);

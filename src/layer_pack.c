@@ -148,6 +148,8 @@ static size_t lay_out(mha_layer *layer, const packed_header *header, const mha_k
         if (packed != NULL && has_bias) weight->bias = (const float *)(const void *)(packed + used);
         used += has_bias ? mha_align_up((size_t)out[i] * sizeof(float)) : 0;
     }
+    for (int i = 0; i < MHA_WEIGHTS; i++)
+        layer->weight[i].level = mha_level_of((double)used); /* they evict each other */
     layer->packed = packed;
     layer->packed_bytes = used;
     return used;

@@ -32,7 +32,6 @@ mha_projection mha_projection_cut(const mha_kernels *kernels, const mha_gemm *we
     p.gemm.x_stride = x.token_stride;
     p.gemm.y = y.data;
     p.gemm.y_stride = y.token_stride;
-    p.gemm.level = mha_level_of((double)weight->out * (double)weight->in * sizeof(float));
     if (is_one_matrix(&x, tokens) && is_one_matrix(&y, tokens)) p.items = 1, p.rows = batch * tokens;
     const int64_t panels = mha_max(1, weight->out / kernels->gemm_panel); /* whole ones: the last may be short */
     const int64_t wanted = n_workers > 1 ? (int64_t)n_workers * MHA_TASKS_PER_WORKER : 1;

@@ -20,7 +20,7 @@ typedef struct mha_rows_view {
     int64_t batch_stride, token_stride;
 } mha_rows_view;
 
-/* weight: in, out, packed and bias are set. */
+/* weight: in, out, packed, bias and level are set. */
 mha_projection mha_projection_cut(const mha_kernels *kernels, const mha_gemm *weight, int64_t batch, int64_t tokens,
                                   mha_rows_view x, mha_rows_view y, size_t n_workers);
 
