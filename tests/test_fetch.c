@@ -1,0 +1,245 @@
+/* What kernels fetch ahead, seen by kernels whose prefetches are recorded: what is needed next, hardly anything
+ * else, and no more often than it must be.  Operands are made up in an arena whose lines count how often they are
+ * fetched. */
+#include "isas.h"
+#include "kernel.h"
+#include "record_fetch.h"
+#include "test.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { LINE = 16, GAP = 1 << 12, ARENA = 3 << 20 }; /* floats */
+static _Alignas(MHA_ALIGN) float arena[ARENA];
+static int fetches[ARENA / LINE]; /* of each line; the last one stands for all that lies elsewhere */
+static int64_t taken;
+
+void mha_record_fetch(const void *address) {
+    const uintptr_t byte = (uintptr_t)address - (uintptr_t)arena;
+    fetches[byte < sizeof arena ? byte / sizeof *arena / LINE : COUNT(fetches) - 1]++;
+}
+
+/* Whole lines, with a gap before them. */
+static float *take(int64_t floats) {
+    float *start = arena + taken + GAP;
+    taken += GAP + (floats + LINE - 1) / LINE * LINE;
+    if (taken + GAP > ARENA) fail_msg("the arena has no room for %d floats", (int)floats);
+    return start;
+}
+
+/* Rows whose lines may be fetched: such a share of them, none more often than so many times. */
+typedef struct area {
+    const char *what;
+    const float *start;
+    int64_t rows, floats, stride;
+    double least, most;
+    int times;
+} area;
+
+typedef struct areas {
+    char who[128];
+    size_t n;
+    area area[64];
+} areas;
+
+static void allow(areas *all, area a) {
+    if (a.floats > 0) all->area[all->n++] = a;
+    assert_true(all->n < COUNT(all->area));
+}
+
+static void check(const areas *all) {
+    static bool allowed[COUNT(fetches)];
+    memset(allowed, 0, sizeof allowed);
+    for (const area *a = all->area; a < all->area + all->n; a++) {
+        int lines = 0, fetched = 0, times = 0;
+        for (int64_t row = 0; row < a->rows; row++) {
+            const int64_t first = a->start + row * a->stride - arena;
+            for (int64_t line = first / LINE; line <= (first + a->floats - 1) / LINE; line++) {
+                lines++, fetched += fetches[line] > 0;
+                times = fetches[line] > times ? fetches[line] : times;
+                allowed[line] = true;
+            }
+        }
+        if (fetched < a->least * lines || fetched > a->most * lines || times > a->times)
+            fail_msg("%s: %s: %d of %d lines are fetched, one %d times; wanted %.0f to %.0f%%, at most %d times",
+                     all->who, a->what, fetched, lines, times, 100 * a->least, 100 * a->most, a->times);
+    }
+    for (size_t line = 0; line < COUNT(fetches); line++) {
+        if (fetches[line] == 0 || allowed[line]) continue;
+        const area *a = all->area + all->n - 1; /* the area before, if any */
+        while (a > all->area && a->start > arena + line * LINE) a--;
+        fail_msg("%s: fetched %d floats behind the start of %s, wanted nothing there", all->who,
+                 (int)(arena + line * LINE - (all->n > 0 ? a->start : arena)), all->n > 0 ? a->what : "the arena");
+    }
+}
+
+#define MHA_KERNEL_ROW(isa, dtype, features) extern const mha_kernels mha_recording_##dtype##_##isa;
+#include "kernels.inc"
+#undef MHA_KERNEL_ROW
+
+static const mha_kernels *recording_of(const char *isa) {
+    static const mha_kernels *const rows[] = {
+#define MHA_KERNEL_ROW(isa, dtype, features) &mha_recording_##dtype##_##isa,
+#include "kernels.inc"
+#undef MHA_KERNEL_ROW
+    };
+    for (size_t i = 0; i < COUNT(rows); i++)
+        if (strcmp(rows[i]->isa, isa) == 0) return rows[i];
+    fail_msg("kernels.inc has no row for isa %s", isa);
+    return NULL;
+}
+
+static bool is_scalar(const char *isa) { return strcmp(isa, "scalar") == 0; } /* fetches nothing */
+
+/* ---- GEMM: rows [8, 8 + rows) by panels [2, 2 + panels) and `more` outputs, a narrow panel ---- */
+
+enum { FEW_ROWS = 4, OFTEN = 1000 };
+
+typedef struct gemm_case {
+    int64_t rows, panels, more, in;
+    mha_level level;
+} gemm_case;
+
+/* All whole panels but for the first step.  Places lose what a whole number of terms leaves, and a step of fewer
+ * terms than the next fetches its own number only: 92% remain (NEON, a single panel, 112 of 121 and 128 of 136
+ * terms). */
+static void allow_few(areas *all, const gemm_case *c, const float *w, int64_t lanes, int64_t first) {
+    const int times = lanes % LINE == 0 ? 1 : 2; /* by terms that share a line */
+    for (int64_t p = 0; p < c->panels; p++, w += lanes * c->in) {
+        const int64_t begin = p < MHA_GEMM_PANELS ? first : 0;
+        if (begin > 64) /* the first step's own terms are not fetched: 64 or more */
+            allow(all, (area){"later inputs", w + 64 * lanes, 1, (begin - 64) * lanes, 0, 0, c->in > 256, times});
+        allow(all, (area){"weights", w + begin * lanes, 1, (c->in - begin) * lanes, 0, .92, 1, times});
+    }
+}
+
+/* All weights: the last panel of a call fetches what other rows begin with.  Many tiles fetch the same lines, since
+ * each takes one a round of 8 terms, even if its share has fewer.  At most rows / 4 tiles have shares that exceed
+ * the slice by less than a line each, and the last of them has at most 32 rounds.  X is fetched by halves of lines,
+ * again for each group of panels; in a step that is longer than the next one a line too far. */
+static void allow_many(areas *all, const gemm_case *c, const mha_gemm *gemm, const float *w, int64_t lanes,
+                       int64_t first) {
+    const int64_t group = MHA_GEMM_ROWS / c->rows * MHA_GEMM_PANELS, groups = (c->panels + group) / group;
+    const int64_t narrow = (c->more + lanes / 3 - 1) / (lanes / 3) * (lanes / 3) * c->in, stride = gemm->x_stride;
+    const int twice = 2 * (int)groups, times = c->rows < 32 ? 3 : OFTEN;
+    const float *x = gemm->x + 8 * stride;
+    if (c->level != MHA_FAST_CACHE) {
+        for (int64_t p = 0; p < c->panels; p++, w += lanes * c->in)
+            allow(all, (area){"weights", w, 1, lanes * c->in, 0, .98, 1, times});
+        allow(all, (area){"the narrow panel", w, 1, narrow, 0, .98, 1, times});
+        allow(all, (area){"behind the weights", w + narrow, 1, (c->rows / 4 + 32) * LINE, 0, 0, 1, OFTEN});
+    }
+    allow(all, (area){"X of the first step", x, c->rows, first, stride, groups > 1 ? .9 : 0, 1, twice});
+    allow(all, (area){"X", x + first, c->rows, c->in - first, stride, .99, 1, twice});
+    allow(all, (area){"behind rows of X", x + c->in, c->rows, LINE, stride, 0, 1, twice});
+}
+
+static void check_gemm(const char *isa, const gemm_case *c) {
+    const mha_kernels *kernels = recording_of(isa);
+    const int64_t lanes = kernels->gemm_panel, out0 = 2 * lanes, out = out0 + c->panels * lanes + c->more;
+    /* Steps are even: the first has all inputs if these are few, otherwise half of them at most. */
+    const int64_t first = c->in <= 256 ? c->in : c->in / 2 + 8, x_stride = c->in / LINE * LINE + 4 * LINE;
+    areas all = {.n = 0};
+    snprintf(all.who, sizeof all.who, "isa %s: gemm rows %d panels %d outputs %d more in %d level %d", isa,
+             (int)c->rows, (int)c->panels, (int)c->more, (int)c->in, c->level);
+    taken = 0;
+    const float *w = take((int64_t)kernels->weight_floats(out, c->in)), *x = take((8 + c->rows) * x_stride);
+    const mha_gemm gemm = {x, x_stride, w, NULL, take((8 + c->rows) * out), out, c->in, out, c->level};
+    memset(fetches, 0, sizeof fetches);
+    kernels->gemm(&gemm, 8, 8 + c->rows, out0, out, take((int64_t)kernels->gemm_scratch_floats));
+    w += out0 * c->in;
+    if (c->rows > FEW_ROWS && !is_scalar(isa)) allow_many(&all, c, &gemm, w, lanes, first);
+    else if (c->level != MHA_FAST_CACHE && !is_scalar(isa)) allow_few(&all, c, w, lanes, first);
+    check(&all);
+}
+
+static void gemm(const char *isa) {
+    static const int16_t ins[] = {128, 257, 320, 384, 768}, rows[] = {1, 2, 3, 4, 24, 100, 256};
+    static const int8_t panels[][2] = {{5, 0}, {19, 5}, {9, 4}};
+    for (size_t i = 0; i < COUNT(ins) * COUNT(rows) * COUNT(panels); i++) {
+        const int8_t *n = panels[i % COUNT(panels)];
+        gemm_case c = {.rows = rows[i / COUNT(panels) / COUNT(ins)], .in = ins[i / COUNT(panels) % COUNT(ins)]};
+        if (c.rows * c.in > 100 * 320) continue; /* an emulator would need long */
+        c.panels = n[0], c.more = n[1];
+        for (; c.level <= MHA_DRAM; c.level++) check_gemm(isa, &c);
+    }
+}
+
+/* ---- decode: up to 3 tiles that see the first keys of a block and, if there are several, one that sees none ---- */
+
+enum { MAX_TILES = 3, ROWS_AHEAD = 8 };
+
+typedef struct decode_case {
+    int32_t head_dim, v_head_dim, rows[MAX_TILES]; /* of each tile */
+} decode_case;
+
+static const decode_case decode_cases[] = {
+    {64, 128, {1}},    {40, 40, {2}},       {200, 72, {4}},        {80, 200, {3}},       {128, 64, {4, 4}},
+    {40, 128, {1, 3}}, {72, 80, {4, 4, 4}}, {128, 200, {3, 1, 2}}, {200, 40, {4, 3, 4}},
+};
+
+/* Out of a slow cache a lone tile fetches some rows ahead, by one pass over K for two of its rows or for all;
+ * single vectors of V may share a line. */
+static void allow_rows_ahead(areas *all, const decode_case *c, const mha_kv_block *block, int32_t seen) {
+    const float *k = block->k + ROWS_AHEAD * block->k_stride, *v = block->v + ROWS_AHEAD * block->v_stride;
+    allow(all, (area){"keys ahead", k, seen, c->head_dim, block->k_stride, 1, 1, c->rows[0] > 2 ? 2 : 1});
+    allow(all, (area){"values ahead", v, seen, c->v_head_dim, block->v_stride, 1, 1, 2});
+}
+
+/* Once as many lines of the next block as the tiles see of this one.  But three tiles may reach a place from which
+ * fours do not lead to the last one, after V's single vectors (AVX-512): three lines a tile are then fetched up to
+ * three places behind the block, instead of three in it. */
+static void allow_next_block(areas *all, const decode_case *c, const mha_kv_block *block, int32_t seen) {
+    const double share = (double)seen / block->keys, slack = c->rows[2] > 0 ? .01 : 0;
+    const float *k = block->next_k, *v = block->next_v, *behind = v + block->keys * block->v_stride;
+    allow(all, (area){"next keys", k, block->keys, c->head_dim, block->k_stride, share, share + slack, 1});
+    allow(all, (area){"next values", v, block->keys, c->v_head_dim, block->v_stride, share - slack, share + slack, 1});
+    if (slack > 0)
+        allow(all, (area){"behind them", behind, block->keys * 3 / 16, c->v_head_dim, block->v_stride, 0, 1, 1});
+}
+
+static void check_decode(const char *isa, const decode_case *c, int32_t seen, int32_t next_keys, mha_level level) {
+    static const float zeros[256], *const rows[] = {zeros, zeros, zeros, zeros};
+    const mha_kernels *kernels = recording_of(isa);
+    const mha_path *path = &kernels->decode;
+    const mha_softmax softmax = {1, 1, 1, 1.4427f, 0, -87};
+    const int64_t k_stride = 2 * c->head_dim, v_stride = 4 * c->v_head_dim, keys = kernels->block_keys;
+    areas all = {.n = 0};
+    snprintf(all.who, sizeof all.who, "isa %s: decode dims %d, %d rows %d, %d, %d seen %d next keys %d level %d", isa,
+             c->head_dim, c->v_head_dim, c->rows[0], c->rows[1], c->rows[2], seen, next_keys, level);
+    taken = 0;
+    mha_kv_block block = {.keys = (int32_t)keys, .head_dim = c->head_dim, .v_head_dim = c->v_head_dim, .level = level};
+    block.k = take(3 * keys * k_stride), block.k_stride = k_stride, block.next_k = block.k + 2 * keys * k_stride;
+    block.v = take(3 * keys * v_stride), block.v_stride = v_stride, block.next_v = block.v + 2 * keys * v_stride;
+    block.next_keys = next_keys;
+    mha_tile tiles[MAX_TILES + 1];
+    size_t n = 0;
+    for (; n < MAX_TILES && c->rows[n] > 0; n++) {
+        mha_tile *tile = &tiles[n];
+        *tile = (mha_tile){.rows = c->rows[n], .lanes = path->lanes(c->rows[n]), .end = seen};
+        tile->q = take((int64_t)path->q_floats(tile->lanes, c->head_dim));
+        tile->o = take((int64_t)path->o_floats(tile->lanes, c->v_head_dim));
+        tile->max = take(MHA_MAX_LANES), tile->sum = take(MHA_MAX_LANES);
+        path->load(tile, rows, c->head_dim, c->v_head_dim, 1);
+    }
+    if (n > 1) tiles[n] = tiles[0], tiles[n++].end = 0;
+    memset(fetches, 0, sizeof fetches);
+    path->block[1](&softmax, &block, tiles, n, take((int64_t)path->score_floats(MHA_MAX_LANES)));
+    const bool quiet = is_scalar(isa) || level == MHA_FAST_CACHE, ahead = level == MHA_SLOW_CACHE && n == 1;
+    if (!quiet && ahead) allow_rows_ahead(&all, c, &block, seen);
+    if (!quiet && !ahead && next_keys >= keys / 2) allow_next_block(&all, c, &block, seen);
+    check(&all);
+}
+
+static void decode(const char *isa) {
+    const int32_t keys = recording_of(isa)->block_keys, next_keys[] = {keys, keys / 2, keys / 2 - 1, 0};
+    for (size_t i = 0; i < COUNT(decode_cases) * COUNT(next_keys) * 2; i++)
+        for (int level = MHA_FAST_CACHE; level <= MHA_DRAM; level++)
+            check_decode(isa, &decode_cases[i / 2 / COUNT(next_keys)], i % 2 == 0 ? keys : keys / 2,
+                         next_keys[i / 2 % COUNT(next_keys)], (mha_level)level);
+}
+
+int main(void) {
+    static const isa_test tests[] = {ISA_TEST(gemm), ISA_TEST(decode)};
+    return isa_tests_run(tests, COUNT(tests));
+}
