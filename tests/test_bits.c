@@ -104,13 +104,25 @@ static const spec cases[] = {
      .scores = SOFTMAX},
 };
 
+/* Decode at forced levels: whole groups of vectors, single ones and what is left; tiles of 3, 4 and three times 4 rows. */
+static const spec level_cases[] = {
+    {.what = "200, 3 rows", .batch = 2, .q_heads = 3, .kv_heads = 1, .q_len = 1, .kv_len = 400, .head_dim = 200},
+    {.what = "200, 4 rows", .batch = 1, .q_heads = 8, .kv_heads = 2, .q_len = 1, .kv_len = 330, .head_dim = 200},
+    {.what = "200, 12 rows", .batch = 1, .q_heads = 12, .kv_heads = 1, .q_len = 1, .kv_len = 330, .head_dim = 200},
+    {.what = "64, 3 rows", .batch = 2, .q_heads = 1, .kv_heads = 1, .q_len = 3, .kv_len = 400, .head_dim = 64},
+    {.what = "64, 4 rows", .batch = 1, .q_heads = 4, .kv_heads = 1, .q_len = 1, .kv_len = 1700, .head_dim = 64},
+    {.what = "64, 12 rows", .batch = 1, .q_heads = 24, .kv_heads = 2, .q_len = 1, .kv_len = 330, .head_dim = 64},
+};
+
 static const mha_exp exps[] = {MHA_EXP_SLEEF, MHA_EXP_FUSED};
 
-/* Each case with each exponential. */
-static void for_each(const char *isa, void (*check)(const char *who, const mha_context *context, problem *p)) {
-    for (size_t i = 0; i < COUNT(cases); i++)
+typedef void check_function(const char *who, const mha_context *context, problem *p);
+
+/* Each of n cases with each exponential. */
+static void for_cases(const char *isa, const spec *list, size_t n, check_function *check) {
+    for (size_t i = 0; i < n; i++)
         for (size_t e = test_quick() ? 1 : 0; e < COUNT(exps); e++) {
-            spec s = cases[i];
+            spec s = list[i];
             s.lse = true;
             s.seed = i;
             if (test_quick()) s.q_len = s.q_len > 60 ? 60 : s.q_len;
@@ -124,6 +136,8 @@ static void for_each(const char *isa, void (*check)(const char *who, const mha_c
             mha_context_destroy(context);
         }
 }
+
+static void for_each(const char *isa, check_function *check) { for_cases(isa, cases, COUNT(cases), check); }
 
 static void check_workers(const char *who, const mha_context *context, problem *p) {
     static const size_t counts[] = {1, 2, 3, 8};
@@ -332,7 +346,7 @@ static void check_levels(const char *who, const mha_context *context, problem *p
 }
 
 static void paths(const char *isa) { for_each(isa, check_paths); }
-static void levels(const char *isa) { for_each(isa, check_levels); }
+static void levels(const char *isa) { for_cases(isa, level_cases, COUNT(level_cases), check_levels); }
 
 int main(void) {
     static const isa_test tests[] = {ISA_TEST(workers), ISA_TEST(neighbours), ISA_TEST(sign_of_zero),
