@@ -33,24 +33,25 @@ typedef struct gemm_block {
 
 /* A step of a call: slices of `depth` inputs from k on, of the panels of [out0, out1). */
 typedef struct gemm_slices {
-    int64_t out0, out1, k, depth;
+    int64_t out0, out1, step, k, depth;
 } gemm_slices;
 
-/* As many panels as have room for their sums; for few rows as many as are worth fetching from at a time.  Depths are even:
- * a short last one would leave no time to fetch what follows it. */
-static gemm_slices slices_at(const gemm_block *block, int64_t out0, int64_t out1, int64_t k) {
-    const int64_t panels = (block->few ? 1 : MHA_GEMM_ROWS / block->rows) * MHA_GEMM_PANELS;
-    const int64_t in = block->gemm->in, left = out1 - out0, steps = (in - 1) / GEMM_DEPTH + 1;
-    const int64_t depth = round_up((in + steps - 1) / steps, FETCH_TERMS);
+/* As many panels as have room for their sums; for few rows as many as are worth fetching from at a time.  Depths are even,
+ * multiples of FETCH_TERMS: a short last one would leave no time to fetch what follows it. */
+static gemm_slices slices_at(const gemm_block *block, int64_t out0, int64_t out1, int64_t step) {
+    const int64_t panels = (block->few ? 1 : MHA_GEMM_ROWS / block->rows) * MHA_GEMM_PANELS, left = out1 - out0;
+    const int64_t in = block->gemm->in, steps = (in - 1) / GEMM_DEPTH + 1, units = (in - 1) / FETCH_TERMS + 1;
+    const int64_t k = units * step / steps * FETCH_TERMS, end = units * (step + 1) / steps * FETCH_TERMS;
     return (gemm_slices){.out0 = out0,
                          .out1 = left < panels * TILE_LANES ? out1 : out0 + panels * TILE_LANES,
+                         .step = step,
                          .k = k,
-                         .depth = in - k < depth ? in - k : depth};
+                         .depth = (end < in ? end : in) - k};
 }
 
 /* The same group's next inputs, or the next group's first; out0 == out1: none are left. */
 static gemm_slices slices_after(const gemm_block *block, const gemm_slices *s, int64_t out1) {
-    if (s->k + s->depth < block->gemm->in) return slices_at(block, s->out0, out1, s->k + s->depth);
+    if (s->k + s->depth < block->gemm->in) return slices_at(block, s->out0, out1, s->step + 1);
     return slices_at(block, s->out1, out1, 0);
 }
 
