@@ -79,7 +79,7 @@ static size_t cache_floats(const shape *s) { return (size_t)(s->batch * s->kv_he
 static size_t q_floats(const shape *s) { return (size_t)(s->batch * s->q_heads * s->q_len * s->head_dim); }
 
 static size_t kv_copies(const shape *s) {
-    return s->variant & DRAM ? (size_t)(bench_dram_bytes() / (double)(2 * cache_floats(s) * sizeof(float))) + 1 : 1;
+    return s->variant & DRAM ? (size_t)(bench_dram_bytes() / (double)(2 * k_floats(s) * sizeof(float))) + 1 : 1;
 }
 
 static mha_tensor tensor(const float *data, const shape *s, int64_t heads, int64_t tokens) {

@@ -20,7 +20,7 @@ enum {
     MHA_MAX_LANES = 64,  /* so that a key's lanes fit a bit mask */
     MHA_MAX_SPLITS = 64, /* KV splits of a head */
     MHA_GEMM_ROWS = 256, /* most rows of one GEMM call */
-    MHA_GEMM_PANELS = 8, /* of weights: in a task, and in a step beside MHA_GEMM_ROWS rows */
+    MHA_GEMM_PANELS = 8, /* of weights: in a task of several blocks of rows, and in a step beside MHA_GEMM_ROWS rows */
     MHA_ALIGN = 64,      /* of all memory the driver hands to kernels, in bytes */
 };
 
@@ -35,8 +35,8 @@ typedef struct mha_softmax {
     float exp_floor;  /* exp(x * scale) is below 2^-126, and taken as 0, for x below this */
 } mha_softmax;
 
-/* Where operands probably are, by their size: in a core's own caches, where fetching them ahead costs more than it brings; in
- * what others leave of a shared cache; or in DRAM. */
+/* Where operands (of a projection: the weights) probably are, by their size: in a core's own caches, where to fetch them
+ * ahead costs more than it brings; in what others leave of a shared cache; or in DRAM. */
 typedef enum mha_level { MHA_FAST_CACHE, MHA_SLOW_CACHE, MHA_DRAM } mha_level;
 
 enum { MHA_FAST_CACHE_BYTES = 1 << 20, MHA_SLOW_CACHE_BYTES = 1 << 24 };

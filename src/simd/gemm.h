@@ -36,8 +36,8 @@ typedef struct gemm_slices {
     int64_t out0, out1, step, k, depth;
 } gemm_slices;
 
-/* As many panels as have room for their sums; for few rows as many as are worth fetching from at a time.  Depths are even,
- * multiples of FETCH_TERMS: a short last one would leave no time to fetch what follows it. */
+/* As many panels as have room for their sums; for few rows as many as are worth fetching from at a time.  Depths
+ * are equal but for FETCH_TERMS: a short last one would leave no time to fetch what follows it. */
 static gemm_slices slices_at(const gemm_block *block, int64_t out0, int64_t out1, int64_t step) {
     const int64_t panels = (block->few ? 1 : MHA_GEMM_ROWS / block->rows) * MHA_GEMM_PANELS, left = out1 - out0;
     const int64_t in = block->gemm->in, steps = (in - 1) / GEMM_DEPTH + 1, units = (in - 1) / FETCH_TERMS + 1;
@@ -125,7 +125,8 @@ static void next_share(tile_fetch *f, int64_t x_stride) {
     if (f->x_rows > f->x_left) f->x_rows = f->x_left;
 }
 
-/* Cuts the slice of the panel at `out` into shares of the tiles of a panel of step s. */
+/* Cuts the slice of the panel at `out` into shares of the tiles of a panel of step s, fetched `times` times a tile.  A
+ * single tile has no time to: hardware does as well. */
 static void fetch_panel(tile_fetch *f, const gemm_block *block, const gemm_slices *s, const gemm_slices *later,
                         int64_t out) {
     const int64_t tiles = block->rows / PANEL, times = s->depth < FETCH_TERMS ? 1 : s->depth / FETCH_TERMS;
@@ -163,7 +164,7 @@ static void gemm_few(const gemm_block *block, const gemm_slices *s, const gemm_s
     const int valid = (int)(block->row1 - block->row0);
     for (int64_t out = s->out0; out < s->out1; out += TILE_LANES) {
         gemm_tile tile = tile_of(block, s, out);
-        tile.few = &weights;
+        tile.weights = &weights;
         tile.x = (fma_rows){.packed = false, .step = 1};
         for (int i = 0; i < PANEL; i++) /* a row beyond the end is the last one again */
             tile.x.row[i] = gemm->x + (i < valid ? block->row0 + i : block->row1 - 1) * gemm->x_stride + s->k;

@@ -1,5 +1,5 @@
-/* A tile of Y = X W^T + bias: the products of some rows of X and one panel of W over a step's inputs, added to the sums of the
- * steps before, while what comes next is fetched. */
+/* A tile of Y = X W^T + bias: the products of some rows of X and one panel of W over a step's inputs, added to the
+ * sums of the steps before, while what comes next is fetched. */
 #ifndef MHA_SIMD_GEMM_TILE_H
 #define MHA_SIMD_GEMM_TILE_H
 
@@ -29,12 +29,12 @@ typedef struct gemm_tile {
     fma_rows x; /* depth terms */
     const float *w;
     int64_t depth, w_stride;
-    int64_t row, out, outs; /* first of the tile; outs valid lanes */
-    bool first, last;       /* of the steps that make up the sums */
-    float bias[TILE_LANES]; /* what sums begin with */
-    float *sums;            /* [PANEL][TILE_LANES], of the steps before */
-    const tile_fetch *fetch;
-    weight_fetch *few; /* not NULL: the rows are few */
+    int64_t row, out, outs;  /* first of the tile; outs valid lanes */
+    bool first, last;        /* of the steps that make up the sums */
+    float bias[TILE_LANES];  /* what sums begin with */
+    float *sums;             /* [PANEL][TILE_LANES], of the steps before */
+    const tile_fetch *fetch; /* set unless the rows are few, */
+    weight_fetch *weights;   /* set if they are */
 } gemm_tile;
 
 /* Fetches a term of a panel, from the next place. */
@@ -73,7 +73,7 @@ V_INLINE void gemm_rows(const gemm_tile *tile, int rows, int vectors, int valid,
         for (int i = 0; i < FETCH_TERMS; i++) fma_term(rows, vectors, k + i, &x, tile->w, tile->w_stride, c);
     }
     for (; k < tile->depth; k++) {
-        if (few) fetch_term(tile->few);
+        if (few) fetch_term(tile->weights);
         fma_term(rows, vectors, k, &x, tile->w, tile->w_stride, c);
     }
     V_UNROLL

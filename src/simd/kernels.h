@@ -14,6 +14,7 @@ _Static_assert(BLOCK_KEYS <= 256, "larger blocks would not fit a worker's megaby
 _Static_assert(BLOCK_KEYS % STEP == 0 && BLOCK_KEYS % SCORE_KEYS == 0, "blocks are whole panels and vectors");
 _Static_assert(STEP % V_LANES == 0 && STEP % PANEL == 0, "panels are vectors, or vectors are panels");
 _Static_assert(MHA_GEMM_ROWS % STEP == 0, "row blocks are whole panels and vectors");
+_Static_assert(GEMM_DEPTH % FETCH_TERMS == 0, "a step has at most GEMM_DEPTH inputs, in units of FETCH_TERMS");
 _Static_assert((int)SHORT_ROWS <= (int)PANEL, "a shorter tile is not a longer one");
 _Static_assert((int)DECODE_ROWS <= (int)V_LANES, "a tile's maxima and what it shrinks by are a vector");
 _Static_assert(BLOCK_KEYS % FETCH_PLACES == 0, "places of a block are even");
