@@ -3,14 +3,18 @@
 
 #include <string.h>
 
+const mha_kernels *kernels_among(const mha_kernels *const rows[], size_t n, const char *isa) {
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(rows[i]->isa, isa) == 0) return rows[i];
+    fail_msg("kernels.inc has no row for isa %s", isa);
+    return NULL;
+}
+
 const mha_kernels *kernels_of(const char *isa) {
     static const mha_kernels *const rows[] = {
 #define MHA_KERNEL_ROW(isa, dtype, features) &mha_kernels_##dtype##_##isa,
 #include "kernels.inc"
 #undef MHA_KERNEL_ROW
     };
-    for (size_t i = 0; i < COUNT(rows); i++)
-        if (strcmp(rows[i]->isa, isa) == 0) return rows[i];
-    fail_msg("kernels.inc has no row for isa %s", isa);
-    return NULL;
+    return kernels_among(rows, COUNT(rows), isa);
 }

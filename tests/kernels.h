@@ -7,4 +7,7 @@
 /* The row of kernels.inc with this name, or the test fails. */
 const mha_kernels *kernels_of(const char *isa);
 
+/* The one of n rows that is for this instruction set, or the test fails. */
+const mha_kernels *kernels_among(const mha_kernels *const rows[], size_t n, const char *isa);
+
 #endif

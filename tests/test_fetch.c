@@ -2,7 +2,7 @@
  * else, and no more often than it must be.  Operands are made up in an arena whose lines count how often they are
  * fetched. */
 #include "isas.h"
-#include "kernel.h"
+#include "kernels.h"
 #include "record_fetch.h"
 #include "test.h"
 
@@ -83,10 +83,7 @@ static const mha_kernels *recording_of(const char *isa) {
 #include "kernels.inc"
 #undef MHA_KERNEL_ROW
     };
-    for (size_t i = 0; i < COUNT(rows); i++)
-        if (strcmp(rows[i]->isa, isa) == 0) return rows[i];
-    fail_msg("kernels.inc has no row for isa %s", isa);
-    return NULL;
+    return kernels_among(rows, COUNT(rows), isa);
 }
 
 static bool is_scalar(const char *isa) { return strcmp(isa, "scalar") == 0; } /* fetches nothing */
