@@ -44,6 +44,8 @@ static mha_status check_options(mha_attention_args *args, mha_message message) {
             return mha_say(message, MHA_INVALID_ARGUMENT,
                            "kv_lens[%" PRId64 "] is %" PRId64 ", expected 0 to kv_len, %" PRId64, b, args->kv_lens[b],
                            args->kv_len);
+    if (args->softcap != 0 || args->cache != NULL)
+        return mha_say(message, MHA_UNSUPPORTED, "softcap and cache are not implemented yet");
     if (args->reserved != 0)
         return mha_say(message, MHA_UNSUPPORTED,
                        "reserved is %" PRIu32 ", expected 0: the feature is newer than version %s", args->reserved,
@@ -136,7 +138,8 @@ mha_status mha_plan_check_memory(const mha_plan *plan, const void *workspace, mh
     return mha_span_check_outputs(spans, OUTPUTS, OPERANDS, message);
 }
 
-_Static_assert(sizeof(mha_attention_args) == offsetof(mha_attention_args, reserved) + sizeof(uint32_t),
+_Static_assert(sizeof(mha_attention_args) == offsetof(mha_attention_args, cache) + sizeof(const mha_kv_cache *) &&
+                   sizeof(mha_kv_cache) == offsetof(mha_kv_cache, past_lens) + sizeof(const int64_t *),
                "a struct that grows ends with a field: what lies in padding cannot be told from a new one");
 
 static const mha_attention_args default_args = {
@@ -151,6 +154,18 @@ static const mha_attention_args default_args = {
     .scores = {.dtype = MHA_F32, .stride = {0, 0, 0, 1}},
     .scores_mode = MHA_SCORES_SOFTMAX,
 };
+
+static const mha_kv_cache default_cache = {
+    .struct_size = sizeof(mha_kv_cache),
+    .k = {.dtype = MHA_F32},
+    .v = {.dtype = MHA_F32},
+    .past_k = {.dtype = MHA_F32},
+    .past_v = {.dtype = MHA_F32},
+};
+
+void mha_kv_cache_init(mha_kv_cache *cache, size_t struct_size) {
+    mha_init_struct(cache, struct_size, &default_cache, sizeof default_cache);
+}
 
 void mha_attention_args_init(mha_attention_args *args, size_t struct_size) {
     mha_init_struct(args, struct_size, &default_args, sizeof default_args);

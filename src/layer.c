@@ -92,7 +92,7 @@ static mha_attention_args attention_of(const mha_layer *layer, const mha_layer_a
     attention.q_heads = layer->sizes.q_heads, attention.kv_heads = layer->sizes.kv_heads;
     attention.q_len = args->q_len, attention.kv_len = args->kv_len;
     attention.head_dim = layer->sizes.head_dim, attention.v_head_dim = layer->sizes.v_head_dim;
-    attention.scale = args->scale;
+    attention.scale = args->scale, attention.softcap = args->softcap;
     attention.is_causal = args->is_causal;
     attention.window_left = args->window_left, attention.window_right = args->window_right;
     attention.q_offset = args->q_offset, attention.q_offsets = args->q_offsets, attention.kv_lens = args->kv_lens;

@@ -125,12 +125,15 @@ typedef struct mha_executor {
 
 typedef enum mha_dtype {
     MHA_F32 = 1,  /* IEEE 754 binary32 */
-    MHA_F16 = 2,  /* IEEE 754 binary16; not supported yet */
-    MHA_BF16 = 3, /* bfloat16; not supported yet */
+    MHA_F16 = 2,  /* IEEE 754 binary16 */
+    MHA_BF16 = 3, /* bfloat16: the upper half of an f32 */
     MHA_BOOL = 4  /* one byte, 0 is false: masks only */
 } mha_dtype;
 
-/* An operand [batch, heads, tokens, dim].  dim is contiguous; every other stride is free, so that [B,H,T,D], [B,T,H,D],
+/* Operands need not have the same dtype.  Half precision is converted to f32 on load and rounded to nearest, ties to even, on
+ * store; everything between is f32.
+ *
+ * An operand [batch, heads, tokens, dim].  dim is contiguous; every other stride is free, so that [B,H,T,D], [B,T,H,D],
  * slices of a packed QKV buffer and of a KV cache need no copy.  A zero stride broadcasts an input.  data needs the
  * alignment of its element only and may be NULL where the operand has no element. */
 typedef struct mha_tensor {
@@ -155,12 +158,31 @@ typedef struct mha_row_tensor {
 /* Which scores the optional output takes: ONNX's qk_matmul_output_mode. */
 typedef enum mha_scores_mode {
     MHA_SCORES_RAW = 0,        /* Q K^T * scale */
-    MHA_SCORES_SOFTCAPPED = 1, /* after softcap; there is none yet, so the same as raw */
+    MHA_SCORES_SOFTCAPPED = 1, /* after softcap; without one the same as raw */
     MHA_SCORES_BIASED = 2,     /* after masks: -inf where a key is excluded */
     MHA_SCORES_SOFTMAX = 3     /* the attention weights; rows sum to 1, or are 0 without a visible key */
 } mha_scores_mode;
 
 #define MHA_SCALE_DEFAULT (-INFINITY) /* stands for 1 / sqrt(head_dim) */
+
+/* Keys and values of earlier calls.  mha_attention writes the new ones, args.k and args.v, behind them and then attends to all.
+ * Of batch item b, past = past_lens[b] or past_len, and
+ *
+ *     k, v [past, past + args.kv_len) = args.k, args.v                  converted, if their dtypes differ
+ *     k, v [0, past)                  = past_k, past_v [0, past)        only if past_k has data: otherwise it is there already
+ *
+ * so a cache with room for more tokens is appended to in place, and ONNX's past and present are past_k, past_v and k, v.
+ * Keys are counted from the begin of the cache: by kv_lens, windows, causality, masks and scores. */
+typedef struct mha_kv_cache {
+    size_t struct_size;
+    mha_tensor k; /* [batch, kv_heads, past + kv_len, head_dim]; written, so it must not intersect another operand */
+    mha_tensor v; /* [batch, kv_heads, past + kv_len, v_head_dim] */
+    mha_tensor past_k, past_v; /* both or neither have data; [batch, kv_heads, past, head_dim and v_head_dim] */
+    int64_t past_len;
+    const int64_t *past_lens; /* NULL, or [batch]: replaces past_len for each batch item */
+} mha_kv_cache;
+
+MHA_API void mha_kv_cache_init(mha_kv_cache *cache, size_t struct_size);
 
 /* Key j is visible to query i of batch item b, at position p = i + q_offset, iff
  *     j < kv_lens[b]   and   (not is_causal or j <= p)
@@ -186,21 +208,25 @@ typedef struct mha_attention_args {
     mha_tensor out; /* [batch, q_heads,  q_len,  v_head_dim]; must not intersect an input, except that it may be rows of
                        a buffer that also holds inputs, if each keeps to its own part of every token's stride */
 
-    float scale; /* MHA_SCALE_DEFAULT, or any finite value */
+    float scale;   /* MHA_SCALE_DEFAULT, or any finite value */
+    float softcap; /* 0: none; otherwise 2^-60 to 2^60: scores become softcap * tanh(scaled score / softcap) before masks */
     bool is_causal;
     int64_t window_left; /* inclusive distances in keys; -1: unbounded */
     int64_t window_right;
     int64_t q_offset;         /* the key position of query 0; may be negative.  0 aligns causality top-left,
                                kv_len - q_len bottom-right */
     const int64_t *q_offsets; /* NULL, or [batch]: replaces q_offset for each batch item */
-    const int64_t *kv_lens;   /* NULL, or [batch]: how many keys of each batch item exist, 0 to kv_len */
+    const int64_t *kv_lens;   /* NULL, or [batch]: how many keys of each batch item exist, 0 to kv_len (with a cache: to
+                                 past + kv_len) */
 
-    mha_score_tensor mask; /* MHA_BOOL: false excludes.  MHA_F32: added to the scaled scores; -inf excludes. */
+    mha_score_tensor mask; /* MHA_BOOL: false excludes.  Others are added to the scaled (and capped) scores; -inf excludes.
+                              Of kv_len keys; with a cache of the longest past and kv_len. */
 
     mha_row_tensor lse; /* optional output: log of the sum of exp over a row's visible scores (natural logarithm) */
-    mha_score_tensor scores; /* optional output, MHA_F32, for all kv_len keys */
+    mha_score_tensor scores; /* optional output for as many keys as a mask has */
     mha_scores_mode scores_mode;
     uint32_t reserved; /* 0 */
+    const mha_kv_cache *cache; /* NULL: k and v are all there is */
 } mha_attention_args;
 
 /* Zeros, but dtypes of MHA_F32 (the mask's is none), the default scale, no windows, MHA_SCORES_SOFTMAX. */
@@ -209,7 +235,7 @@ MHA_API void mha_attention_args_init(mha_attention_args *args, size_t struct_siz
 /* Bytes of workspace that mha_attention needs with n_workers (1 for a NULL executor): at most 1 MiB a worker for
  * head_dim and v_head_dim up to 256, plus, for few queries over long keys, partial results of at most 64 splits a head.
  * Ask for each shape and number of workers: fewer queries or workers may need more.  Of the operands only their sizes
- * matter, and whether mask.data and scores.data are NULL; kv_lens and q_offsets are read. */
+ * matter, and their dtypes, and whether mask.data and scores.data are NULL; kv_lens, q_offsets and past_lens are read. */
 MHA_API mha_status mha_attention_workspace_size(const mha_context *context, const mha_attention_args *args,
                                                 size_t n_workers, size_t *workspace_bytes);
 
@@ -234,7 +260,7 @@ MHA_API mha_status mha_attention_describe(const mha_context *context, const mha_
 /* y = x W^T + b.  PyTorch's layout: weight [out, in], bias [out] or NULL. */
 typedef struct mha_linear {
     const void *weight;
-    mha_dtype dtype;       /* of the weight; the bias is f32 */
+    mha_dtype dtype;       /* of the weight, which is packed as f32; the bias is f32 */
     int64_t weight_stride; /* between rows of the weight; 0: in */
     const float *bias;
 } mha_linear;
@@ -297,6 +323,7 @@ typedef struct mha_layer_args {
     mha_activation kv;  /* [batch, kv_len, kv_dim] */
     mha_activation out; /* [batch, q_len, out_dim] */
     float scale;        /* this and the rest as in mha_attention_args */
+    float softcap;
     bool is_causal;
     int64_t window_left, window_right;
     int64_t q_offset;
