@@ -44,8 +44,10 @@ static mha_status check_options(mha_attention_args *args, mha_message message) {
             return mha_say(message, MHA_INVALID_ARGUMENT,
                            "kv_lens[%" PRId64 "] is %" PRId64 ", expected 0 to kv_len, %" PRId64, b, args->kv_lens[b],
                            args->kv_len);
-    if (args->softcap != 0 || args->cache != NULL)
-        return mha_say(message, MHA_UNSUPPORTED, "softcap and cache are not implemented yet");
+    if (args->softcap != 0 && !(args->softcap >= 0x1p-60f && args->softcap <= 0x1p60f))
+        return mha_say(message, MHA_INVALID_ARGUMENT, "softcap is %g, expected 0 or 2^-60 to 2^60",
+                       (double)args->softcap);
+    if (args->cache != NULL) return mha_say(message, MHA_UNSUPPORTED, "cache is not implemented yet");
     if (args->reserved != 0)
         return mha_say(message, MHA_UNSUPPORTED,
                        "reserved is %" PRIu32 ", expected 0: the feature is newer than version %s", args->reserved,

@@ -27,6 +27,7 @@ mha_status mha_attention_describe(const mha_context *context, const mha_attentio
     return mha_say(message, MHA_OK,
                    "kernels: %s f32, %s path, exp %s\n"
                    "tiles: %d rows, blocks of %d keys\n"
+                   "softcap: %s\n"
                    "mask: %s%s\n"
                    "scores: %s\n"
                    "chunks: %lld of up to %lld rows a KV head\n"
@@ -34,7 +35,8 @@ mha_status mha_attention_describe(const mha_context *context, const mha_attentio
                    "tasks: %lld\n"
                    "workspace: %zu bytes, %zu a worker\n",
                    plan.kernels->isa, path_name(&plan), plan.exp == 0 ? "sleef" : "fused", plan.path->max_rows,
-                   plan.kernels->block_keys, mask_kind, mask->data == NULL ? "" : ", read score by score",
+                   plan.kernels->block_keys, plan.args.softcap == 0 ? "none" : "a pass over the scores, tanh by SLEEF",
+                   mask_kind, mask->data == NULL ? "" : ", read score by score",
                    scores->data == NULL ? "none" : "every block computed and copied, no splits", (long long)plan.chunks,
                    (long long)plan.chunk_rows, (long long)plan.splits, (long long)plan.tasks, plan.workspace_bytes,
                    plan.worker_bytes);

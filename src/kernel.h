@@ -24,10 +24,12 @@ enum {
     MHA_ALIGN = 64,      /* of all memory the driver hands to kernels, in bytes */
 };
 
-/* Constants of softmax, fixed per call.  The kernels keep scores as products leave them, s = (q * q_factor) . k, or
- * with additive masks as s * bias_scale + bias; the exponential is exp((s - max) * scale). */
+/* Constants of softmax, fixed per call.  The kernels keep scores as products leave them, s = (q * q_factor) . k; with a
+ * softcap then as tanh(s * cap), and with additive masks then as s * bias_scale + bias.  The exponential is
+ * exp((s - max) * scale). */
 typedef struct mha_softmax {
     float q_factor;   /* folded into Q on load: the sign or size that `scale` cannot carry, otherwise 1 */
+    float cap;        /* 0: no softcap */
     float scale;      /* > 0; 1 with additive masks */
     float bias_scale; /* 1 without additive masks */
     float exp_hi;     /* scale * log2(e), rounded, */
@@ -73,11 +75,12 @@ typedef struct mha_tile {
     const uint64_t *excluded; /* [block_keys], bit r of a key set: row r does not see it.  NULL: a full tile, all rows
                                  see all of [begin, end) */
     const float *bias;        /* added to s * bias_scale; laid out as the path's scores.  NULL: none */
-    void *scores_visitor;     /* not NULL: show it the scores before and after they are modified */
+    void *scores_visitor;     /* not NULL: show it the scores of each stage */
 } mha_tile;
 
-/* Baseline code (scores.c): copies a tile's scores s, laid out as the path has them, to the caller's tensor. */
-void mha_scores_visit(void *visitor, const mha_tile *tile, const float *s, bool modified);
+/* Baseline code (scores.c): copies a tile's scores s, laid out as the path has them, to the caller's tensor, if it wants
+ * those of this stage: MHA_SCORES_RAW, _SOFTCAPPED or _BIASED. */
+void mha_scores_visit(void *visitor, const mha_tile *tile, const float *s, mha_scores_mode stage);
 
 /* A way to process tiles, all with the same signatures.
  * `tile`: many queries, in lanes; K and V are packed once per block and chunk of tiles.

@@ -14,6 +14,10 @@ mha_softmax mha_softmax_of(const mha_attention_args *args) {
     /* The exponent carries the scale's magnitude; its sign, and what is beyond 2^60 either way, go into Q. */
     const float carried = fminf(fmaxf(fabsf(args->scale), 0x1p-60f), 0x1p60f);
     mha_softmax softmax = {.q_factor = args->scale / carried, .scale = carried, .bias_scale = 1};
+    if (args->softcap != 0) {
+        softmax.cap = carried / args->softcap;
+        softmax.scale = args->softcap;
+    }
     if (args->mask.data != NULL && args->mask.dtype != MHA_BOOL) {
         softmax.bias_scale = softmax.scale;
         softmax.scale = 1;

@@ -8,16 +8,26 @@ static float *scores_row(const mha_tile_place *place, int32_t r) {
            mha_row_query(place->plan, row) * scores->stride[2];
 }
 
-void mha_scores_visit(void *visitor, const mha_tile *tile, const float *s, bool modified) {
+/* What the kernels' scores of a stage are multiplied by to be in natural units. */
+static float natural_units(const mha_plan *plan) {
+    const mha_softmax *softmax = &plan->softmax;
+    switch (plan->args.scores_mode) {
+    case MHA_SCORES_RAW:
+        if (softmax->cap != 0) return softmax->cap * plan->args.softcap;
+        return softmax->scale * softmax->bias_scale;
+    case MHA_SCORES_SOFTCAPPED: return softmax->scale * softmax->bias_scale;
+    case MHA_SCORES_BIASED: return softmax->scale;
+    case MHA_SCORES_SOFTMAX: break; /* finished later, in the kernels' units */
+    }
+    return 1;
+}
+
+void mha_scores_visit(void *visitor, const mha_tile *tile, const float *s, mha_scores_mode stage) {
     const mha_tile_place *place = visitor;
     const mha_plan *plan = place->plan;
     const mha_scores_mode mode = plan->args.scores_mode;
-    if (modified != (mode == MHA_SCORES_BIASED || mode == MHA_SCORES_SOFTMAX)) return;
-    /* Weights are finished in the kernels' units, in place; the other modes end here, in natural units. */
-    const mha_softmax *softmax = &plan->softmax;
-    float factor = softmax->scale;
-    if (mode == MHA_SCORES_SOFTMAX) factor = 1;
-    if (!modified) factor = softmax->scale * softmax->bias_scale;
+    if (stage != (mode == MHA_SCORES_SOFTMAX ? MHA_SCORES_BIASED : mode)) return;
+    const float factor = natural_units(plan);
     const int64_t row_stride = plan->path->score_row_stride;
     const int64_t key_stride = mha_score_key_stride(plan->path, tile);
     for (int32_t r = 0; r < tile->rows; r++) {

@@ -10,6 +10,8 @@ double bound_raw(bound_kind kind, int64_t head_dim, double scale, double conditi
     return bound_roundings(kind, (double)head_dim + 6) * condition + BOUND_TINY * (1 + fabs(scale) * magnitude);
 }
 
+double bound_softcap(double softcap, double capped) { return 4 * BOUND_U * fabs(capped) + BOUND_TINY * softcap; }
+
 double bound_bias(double score, double bias) { return score == bias ? 0 : 2 * BOUND_U * (fabs(score) + fabs(bias)); }
 
 double bound_exponent(bound_kind kind, int64_t keys, double distance) {

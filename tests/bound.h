@@ -9,7 +9,9 @@
  *     c_j      = |scale| sum_d |q_d k_jd|
  *     t_j      = 2^-126 (1 + |scale| sum_d (1 + |q_d| + |k_jd|))            subnormals, which may count as zeros
  *     draw_j   = g(head_dim + 6) c_j + t_j + what q and k bring along       products, scale, factor folded into Q
- *     dscore_j = draw_j + 2u (|s_j| + |b_j|), the second term only where b_j did not absorb raw_j (s_j = b_j)
+ *     dcap_j   = draw_j + 4u |cap tanh(raw_j / cap)| + 2^-126 cap            with a softcap, else draw_j: the slope of tanh
+ *                                                                           is at most 1, and x tanh'(x) / tanh(x) too
+ *     dscore_j = dcap_j + 2u (|s_j| + |b_j|), the second term only where b_j did not absorb raw_j (s_j = b_j)
  *     x_j      = dscore_j + 2u |s_j - m| + 2.2u e(1 + L/32)                 error of the exponent, and of exp itself
  *     w_j      = p_j (exp(x_j) - 1),  W = sum_j w_j                          error of the weights before division
  *     n        = min(L, 512) + L/16 + 8                                     additions: within a block, over the blocks
@@ -40,7 +42,10 @@ double bound_roundings(bound_kind kind, double n);
 /* draw_j without what q and k bring along; magnitude = sum_d (1 + |q_d| + |k_jd|) */
 double bound_raw(bound_kind kind, int64_t head_dim, double scale, double condition, double magnitude);
 
-/* dscore_j - draw_j */
+/* dcap_j - draw_j for a softcap, of which `capped` is the outcome */
+double bound_softcap(double softcap, double capped);
+
+/* dscore_j - dcap_j */
 double bound_bias(double score, double bias);
 
 /* x_j - dscore_j */

@@ -54,8 +54,8 @@ bool naive_visible(const mha_attention_args *args, int64_t b, int64_t h, int64_t
 typedef struct row {
     int64_t b, h, i, index; /* index: of the row in [batch][q_heads][q_len] */
     double scale;
-    double *raw, *score, *p;
-    double *draw[BOUND_KINDS], *dscore[BOUND_KINDS];
+    double *raw, *capped, *score, *p;
+    double *draw[BOUND_KINDS], *dcap[BOUND_KINDS], *dscore[BOUND_KINDS];
     double *w; /* of the kind at hand */
     bool *seen;
     int64_t n_seen;
@@ -84,6 +84,14 @@ static void raw_score(const mha_attention_args *args, const naive_array *q, cons
     }
 }
 
+static void cap_score(double softcap, int64_t j, row *r) {
+    r->capped[j] = softcap == 0 ? r->raw[j] : softcap * tanh(r->raw[j] / softcap);
+    const bool exact = softcap != 0 && isinf(r->raw[j]); /* and infinite here as there */
+    for (int kind = 0; kind < BOUND_KINDS; kind++)
+        r->dcap[kind][j] =
+            (exact ? 0 : r->draw[kind][j]) + (softcap == 0 ? 0 : bound_softcap(softcap, r->capped[j]));
+}
+
 static void row_scores(const mha_attention_args *args, const naive_array *q, const naive_array *k, row *r) {
     const int64_t kv_head = r->h / (args->q_heads / args->kv_heads);
     r->n_seen = 0;
@@ -91,11 +99,12 @@ static void row_scores(const mha_attention_args *args, const naive_array *q, con
     for (int64_t j = 0; j < args->kv_len; j++) {
         const int64_t k0 = ((r->b * args->kv_heads + kv_head) * args->kv_len + j) * args->head_dim;
         raw_score(args, q, k, k0, j, r);
+        cap_score(args->softcap, j, r);
         double bias;
         r->seen[j] = naive_visible(args, r->b, r->h, r->i, j, &bias);
-        r->score[j] = r->seen[j] ? r->raw[j] + bias : -INFINITY;
+        r->score[j] = r->seen[j] ? r->capped[j] + bias : -INFINITY;
         for (int kind = 0; kind < BOUND_KINDS; kind++)
-            r->dscore[kind][j] = r->draw[kind][j] + bound_bias(r->score[j], bias);
+            r->dscore[kind][j] = r->dcap[kind][j] + bound_bias(r->score[j], bias);
         if (!r->seen[j]) continue;
         r->n_seen++;
         if (r->score[j] > r->max || isnan(r->score[j])) r->max = r->score[j];
@@ -153,7 +162,10 @@ static void row_score_output(const mha_attention_args *args, const row *r, const
                              naive_array *scores) {
     for (int64_t j = 0; j < args->kv_len; j++) {
         double x = r->raw[j], error = r->draw[bound->kind][j];
-        if (args->scores_mode == MHA_SCORES_BIASED) {
+        if (args->scores_mode == MHA_SCORES_SOFTCAPPED) {
+            x = r->capped[j];
+            error = r->dcap[bound->kind][j];
+        } else if (args->scores_mode == MHA_SCORES_BIASED) {
             x = r->score[j];
             error = r->seen[j] ? r->dscore[bound->kind][j] : 0;
         } else if (args->scores_mode == MHA_SCORES_SOFTMAX) {
@@ -168,14 +180,16 @@ static void row_score_output(const mha_attention_args *args, const row *r, const
 static row row_make(const mha_attention_args *args) {
     const size_t n = (size_t)args->kv_len + 1;
     row r = {.scale = args->scale == MHA_SCALE_DEFAULT ? 1 / sqrt((double)args->head_dim) : args->scale};
-    double **arrays[] = {&r.raw, &r.score, &r.p, &r.w, &r.draw[0], &r.draw[1], &r.dscore[0], &r.dscore[1]};
+    double **arrays[] = {&r.raw,     &r.capped,  &r.score,   &r.p,         &r.w,        &r.draw[0],
+                         &r.draw[1], &r.dcap[0], &r.dcap[1], &r.dscore[0], &r.dscore[1]};
     for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++) *arrays[i] = calloc(n, sizeof(double));
     r.seen = calloc(n, sizeof(bool));
     return r;
 }
 
 static void row_free(row *r) {
-    double *arrays[] = {r->raw, r->score, r->p, r->w, r->draw[0], r->draw[1], r->dscore[0], r->dscore[1]};
+    double *arrays[] = {r->raw,     r->capped,  r->score,   r->p,         r->w,        r->draw[0],
+                        r->draw[1], r->dcap[0], r->dcap[1], r->dscore[0], r->dscore[1]};
     for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++) free(arrays[i]);
     free(r->seen);
 }

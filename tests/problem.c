@@ -120,6 +120,7 @@ static void set_options(problem *p) {
     a->batch = s->batch, a->q_heads = s->q_heads, a->kv_heads = s->kv_heads;
     a->q_len = s->q_len, a->kv_len = s->kv_len, a->head_dim = s->head_dim, a->v_head_dim = s->v_head_dim;
     if (s->scale != NULL) a->scale = *s->scale;
+    a->softcap = s->softcap;
     a->is_causal = s->causal;
     if (s->left != NULL) a->window_left = *s->left;
     if (s->right != NULL) a->window_right = *s->right;
@@ -153,12 +154,13 @@ void spec_text(const spec *s, char *text, size_t bytes) {
     static const char *const layouts[] = {"bhtd",   "bthd",       "wide",         "gapped",       "reversed",
                                           "packed", "packed out", "shared heads", "shared tokens"};
     const long long left = s->left != NULL ? *s->left : -1, right = s->right != NULL ? *s->right : -1;
-    snprintf(text, bytes,
-             "%s: batch %lld heads %lld:%lld q_len %lld kv_len %lld dim %lld/%lld %s logits %d scale %g%s window "
-             "%lld/%lld offset %lld+%lld%s mask %d same %u poison %d scores %d seed %llu",
-             s->what, (long long)s->batch, (long long)s->q_heads, (long long)s->kv_heads, (long long)s->q_len,
-             (long long)s->kv_len, (long long)s->head_dim, (long long)v_dim(s), layouts[s->layout], s->logits,
-             s->scale != NULL ? (double)*s->scale : -INFINITY, s->causal ? " causal" : "", left, right,
-             (long long)s->q_offset, (long long)s->q_offset_step, s->lens ? " lens" : "", s->mask, s->same, s->poison,
-             s->scores, (unsigned long long)s->seed);
+    snprintf(
+        text, bytes,
+        "%s: batch %lld heads %lld:%lld q_len %lld kv_len %lld dim %lld/%lld %s logits %d scale %g softcap %g%s window "
+        "%lld/%lld offset %lld+%lld%s mask %d same %u poison %d scores %d seed %llu",
+        s->what, (long long)s->batch, (long long)s->q_heads, (long long)s->kv_heads, (long long)s->q_len,
+        (long long)s->kv_len, (long long)s->head_dim, (long long)v_dim(s), layouts[s->layout], s->logits,
+        s->scale != NULL ? (double)*s->scale : -INFINITY, (double)s->softcap, s->causal ? " causal" : "", left, right,
+        (long long)s->q_offset, (long long)s->q_offset_step, s->lens ? " lens" : "", s->mask, s->same, s->poison,
+        s->scores, (unsigned long long)s->seed);
 }

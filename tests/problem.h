@@ -62,6 +62,7 @@ typedef struct spec {
     layout layout;
     logits logits;
     const float *scale; /* SCALE(x) */
+    float softcap;
     bool causal;
     const int64_t *left, *right;     /* KEYS(n) */
     int64_t q_offset, q_offset_step; /* the step per batch item; if it is not 0, offsets are given for each */

@@ -200,7 +200,8 @@ static void check_decode(const char *isa, const decode_case *c, int32_t seen, in
     static const float zeros[256], *const rows[] = {zeros, zeros, zeros, zeros};
     const mha_kernels *kernels = recording_of(isa);
     const mha_path *path = &kernels->decode;
-    const mha_softmax softmax = {1, 1, 1, 1.4427f, 0, -87};
+    const mha_softmax softmax = {
+        .q_factor = 1, .scale = 1, .bias_scale = 1, .exp_hi = 1.4427f, .exp_lo = 0, .exp_floor = -87};
     const int64_t k_stride = 2 * c->head_dim, v_stride = 4 * c->v_head_dim, keys = kernels->block_keys;
     areas all = {.n = 0};
     snprintf(all.who, sizeof all.who, "isa %s: decode dims %d, %d rows %d, %d, %d seen %d next keys %d level %d", isa,

@@ -47,11 +47,12 @@ static void pick_sizes(rng *r, spec *s) {
 
 static void pick_options(rng *r, fuzz_case *c) {
     spec *s = &c->spec;
-    static const float scales[] = {0.1f, -0.2f, 0, 1};
+    static const float scales[] = {0.1f, -0.2f, 0, 1}, softcaps[] = {0.3f, 2, 20, 50};
     const bool shared = s->layout == SHARED_HEADS || s->layout == SHARED_TOKENS;
     c->scale = scales[rng_between(r, 0, COUNT(scales) - 1)];
     if (rng_chance(r, 0.2)) s->scale = &c->scale;
     else s->logits = shared ? NORMAL : (logits)(rng_chance(r, 0.5) ? NORMAL : rng_between(r, NORMAL, SUBNORMAL));
+    if (rng_chance(r, 0.2)) s->softcap = softcaps[rng_between(r, 0, COUNT(softcaps) - 1)];
     s->causal = rng_chance(r, 0.4);
     c->left = rng_between(r, 0, s->kv_len), c->right = rng_between(r, 0, s->kv_len);
     if (rng_chance(r, 0.2)) s->left = &c->left;

@@ -106,5 +106,6 @@ V_INLINE vf va_fma(va a, int i, vf b, vf c) { return v_fma(v_set1(a[i]), b, c); 
 
 V_INLINE vf v_exp_sleef(vf x) { return Sleef_expf8_u10avx2(x); }
 V_INLINE vf v_log_sleef(vf x) { return Sleef_logf8_u10avx2(x); }
+V_INLINE vf v_tanh_sleef(vf x) { return Sleef_tanhf8_u10avx2(x); }
 
 #endif

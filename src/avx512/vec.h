@@ -131,5 +131,6 @@ V_INLINE vf va_fma(va a, int i, vf b, vf c) { return v_fma(v_set1(a[i]), b, c); 
 
 V_INLINE vf v_exp_sleef(vf x) { return Sleef_expf16_u10avx512f(x); }
 V_INLINE vf v_log_sleef(vf x) { return Sleef_logf16_u10avx512f(x); }
+V_INLINE vf v_tanh_sleef(vf x) { return Sleef_tanhf16_u10avx512f(x); }
 
 #endif

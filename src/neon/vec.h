@@ -105,5 +105,6 @@ V_INLINE vf va_fma(va a, int i, vf b, vf c) {
 
 V_INLINE vf v_exp_sleef(vf x) { return Sleef_expf4_u10advsimd(x); }
 V_INLINE vf v_log_sleef(vf x) { return Sleef_logf4_u10advsimd(x); }
+V_INLINE vf v_tanh_sleef(vf x) { return Sleef_tanhf4_u10advsimd(x); }
 
 #endif

@@ -80,6 +80,11 @@ static void multiply_keys(const mha_kv_block *block, const mha_tile *tile, float
     }
 }
 
+static void cap_scores(const mha_softmax *softmax, const mha_tile *tile, float *s) {
+    if (softmax->cap == 0) return;
+    for (int32_t i = tile->begin * LANES; i < tile->end * LANES; i++) s[i] = Sleef_tanhf1_u10purec(s[i] * softmax->cap);
+}
+
 static bool is_excluded(const mha_tile *tile, int32_t key, int32_t row) {
     return tile->excluded != NULL && (tile->excluded[key] >> row & 1) != 0;
 }
@@ -130,9 +135,11 @@ static void process_block(const mha_softmax *softmax, const mha_kv_block *block,
         float alpha[LANES];
         if (tile->begin == tile->end) continue;
         multiply_keys(block, tile, s);
-        if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, false);
+        if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, MHA_SCORES_RAW);
+        cap_scores(softmax, tile, s);
+        if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, MHA_SCORES_SOFTCAPPED);
         modify_scores(softmax, tile, s);
-        if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, true);
+        if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, MHA_SCORES_BIASED);
         online_softmax(softmax, tile, s, alpha, exp);
         accumulate_values(block, tile, s, alpha);
     }

@@ -101,7 +101,7 @@ V_INLINE void score_keys(const float *const keys[SCORE_KEYS], mha_level level, r
     v_sum_rows(rows, sum, s, BLOCK_KEYS);
 }
 
-/* S = Q K^T for keys [begin, end), from a multiple of SCORE_KEYS on; -inf in the rest of the vectors that hold them. */
+/* S = Q K^T for keys [begin, end), from a multiple of SCORE_KEYS on. */
 V_INLINE void decode_scores(const mha_kv_block *block, const mha_tile *tile, mha_level level, row_fetch *fetch,
                             int rows, float *s) {
     const int64_t stride = round_up(block->head_dim, V_LANES);
@@ -118,10 +118,16 @@ V_INLINE void decode_scores(const mha_kv_block *block, const mha_tile *tile, mha
             score_keys(keys, level, fetch, block->head_dim, q, n, scores);
         }
     }
-    for (int r = 0; r < rows; r++) {
-        for (int32_t k = tile->begin / V_LANES * V_LANES; k < tile->begin; k++) s[r * BLOCK_KEYS + k] = -INFINITY;
-        for (int32_t k = tile->end; k < round_up(tile->end, V_LANES); k++) s[r * BLOCK_KEYS + k] = -INFINITY;
-    }
+}
+
+static void decode_cap(const mha_softmax *softmax, const mha_tile *tile, float *s) {
+    const vf cap = v_set1(softmax->cap);
+    for (int32_t r = 0; r < tile->rows; r++)
+        for (int32_t k = tile->begin; k < tile->end; k += V_LANES) {
+            float *at = &s[r * BLOCK_KEYS + k];
+            const int32_t n = tile->end - k;
+            v_store_n(at, v_tanh_sleef(v_mul(v_load_n(at, n), cap)), n);
+        }
 }
 
 static void decode_modify(const mha_softmax *softmax, const mha_tile *tile, float *s) {
@@ -131,6 +137,14 @@ static void decode_modify(const mha_softmax *softmax, const mha_tile *tile, floa
             if (tile->bias != NULL) *at = *at * softmax->bias_scale + tile->bias[r * BLOCK_KEYS + k];
             if (tile->excluded != NULL && (tile->excluded[k] >> r & 1) != 0) *at = -INFINITY;
         }
+}
+
+/* -inf in the rest of the vectors that hold the scores. */
+V_INLINE void decode_pad(const mha_tile *tile, int rows, float *s) {
+    for (int r = 0; r < rows; r++) {
+        for (int32_t k = tile->begin / V_LANES * V_LANES; k < tile->begin; k++) s[r * BLOCK_KEYS + k] = -INFINITY;
+        for (int32_t k = tile->end; k < round_up(tile->end, V_LANES); k++) s[r * BLOCK_KEYS + k] = -INFINITY;
+    }
 }
 
 /* P = exp((S - max) scale); alpha: what the old sums and outputs shrink by. */
@@ -226,9 +240,12 @@ V_INLINE void decode_rows(const mha_softmax *softmax, const mha_kv_block *block,
     float alpha[V_LANES];
     decode_scores(block, tile, level, keys, rows, s);
     mha_phase_end(MHA_PHASE_QK);
-    if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, false);
+    if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, MHA_SCORES_RAW);
+    if (softmax->cap != 0) decode_cap(softmax, tile, s);
+    if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, MHA_SCORES_SOFTCAPPED);
     if (tile->excluded != NULL || tile->bias != NULL) decode_modify(softmax, tile, s);
-    if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, true);
+    if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, MHA_SCORES_BIASED);
+    decode_pad(tile, rows, s);
     mha_phase_end(MHA_PHASE_MODIFY);
     if (fused) decode_softmax(softmax, tile, rows, true, s, alpha);
     else decode_softmax(softmax, tile, rows, false, s, alpha);

@@ -67,6 +67,24 @@ V_INLINE void multiply_keys(const mha_kv_block *block, const mha_tile *tile, int
     }
 }
 
+/* Softcap, and the largest score anew. */
+V_INLINE void cap_scores(const mha_softmax *softmax, const mha_tile *tile, int vectors, float *s,
+                         vf max[TILE_VECTORS]) {
+    const int lanes = vectors * V_LANES;
+    const vf cap = v_set1(softmax->cap);
+    V_UNROLL
+    for (int v = 0; v < vectors; v++) max[v] = v_set1(-INFINITY);
+    for (int32_t k = tile->begin; k < tile->end; k++) {
+        V_UNROLL
+        for (int v = 0; v < vectors; v++) {
+            float *at = s + k * lanes + v * V_LANES;
+            const vf x = v_tanh_sleef(v_mul(v_load(at), cap));
+            v_store(at, x);
+            max[v] = v_max(x, max[v]);
+        }
+    }
+}
+
 /* Bias and exclusion, and the largest score anew. */
 V_INLINE void modify_scores(const mha_softmax *softmax, const mha_tile *tile, int vectors, float *s,
                             vf max[TILE_VECTORS]) {
@@ -191,9 +209,11 @@ V_INLINE void update_tile(const mha_softmax *softmax, const mha_kv_block *block,
     vf max[TILE_VECTORS], alpha[TILE_VECTORS];
     multiply_keys(block, tile, vectors, in_place, s, max);
     mha_phase_end(MHA_PHASE_QK);
-    if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, false);
+    if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, MHA_SCORES_RAW);
+    if (softmax->cap != 0) cap_scores(softmax, tile, vectors, s, max);
+    if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, MHA_SCORES_SOFTCAPPED);
     if (tile->excluded != NULL || tile->bias != NULL) modify_scores(softmax, tile, vectors, s, max);
-    if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, true);
+    if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, MHA_SCORES_BIASED);
     mha_phase_end(MHA_PHASE_MODIFY);
     online_softmax(softmax, tile, vectors, fused, s, max, alpha);
     mha_phase_end(MHA_PHASE_SOFTMAX);
