@@ -50,13 +50,16 @@ mha_status mha_check_range(const char *name, int64_t value, int64_t low, int64_t
                    low, high);
 }
 
-mha_status mha_check_dtype(const char *name, mha_dtype dtype, bool mask, mha_message message) {
-    if (dtype == MHA_F32 || (mask && dtype == MHA_BOOL)) return MHA_OK;
-    const char *expected = mask ? "MHA_F32 or MHA_BOOL" : "MHA_F32";
+mha_status mha_check_dtype(const char *name, mha_dtype dtype, mha_dtypes allowed, mha_message message) {
+    static const char *const expected[] = {"MHA_F32", "MHA_F32, MHA_F16 or MHA_BF16",
+                                           "MHA_F32, MHA_F16, MHA_BF16 or MHA_BOOL"};
+    if (dtype == MHA_F32) return MHA_OK;
+    if ((dtype == MHA_F16 || dtype == MHA_BF16) && allowed >= MHA_FLOATS) return MHA_OK;
+    if (dtype == MHA_BOOL && allowed == MHA_FLOATS_AND_BOOL) return MHA_OK;
     if (dtype == MHA_F16 || dtype == MHA_BF16)
-        return mha_say(message, MHA_UNSUPPORTED, "%s.dtype is %s, expected %s: version %s has no half precision", name,
-                       dtype == MHA_F16 ? "MHA_F16" : "MHA_BF16", expected, mha_version());
-    return mha_say(message, MHA_INVALID_ARGUMENT, "%s.dtype is %d, expected %s", name, (int)dtype, expected);
+        return mha_say(message, MHA_UNSUPPORTED, "%s.dtype is %s, expected %s: version %s has no half precision here",
+                       name, dtype == MHA_F16 ? "MHA_F16" : "MHA_BF16", expected[allowed], mha_version());
+    return mha_say(message, MHA_INVALID_ARGUMENT, "%s.dtype is %d, expected %s", name, (int)dtype, expected[allowed]);
 }
 
 mha_status mha_check_heads(int64_t q_heads, int64_t kv_heads, int64_t head_dim, int64_t v_head_dim,

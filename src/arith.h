@@ -12,6 +12,10 @@ static inline int64_t mha_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / 
 
 static inline size_t mha_align_up(size_t bytes) { return (bytes + MHA_ALIGN - 1) / MHA_ALIGN * MHA_ALIGN; }
 
+static inline int64_t mha_dtype_bytes(mha_dtype dtype) { return dtype == MHA_F32 ? 4 : dtype == MHA_BOOL ? 1 : 2; }
+
+static inline bool mha_is_half(mha_dtype dtype) { return dtype == MHA_F16 || dtype == MHA_BF16; }
+
 /* A workspace may have any alignment; its size has room for this. */
 static inline char *mha_align_pointer(void *memory) {
     return (char *)memory + (mha_align_up((uintptr_t)memory) - (uintptr_t)memory);

@@ -26,9 +26,17 @@ typedef struct chunk {
     size_t index; /* of the task */
 } chunk;
 
-static const float *row_of(const mha_tensor *tensor, int64_t batch, int64_t head, int64_t token) {
-    return (const float *)tensor->data + batch * tensor->stride[0] + head * tensor->stride[1] +
-           token * tensor->stride[2];
+static void *row_of(const mha_tensor *tensor, int64_t batch, int64_t head, int64_t token) {
+    const int64_t at = batch * tensor->stride[0] + head * tensor->stride[1] + token * tensor->stride[2];
+    return (char *)tensor->data + at * mha_dtype_bytes(tensor->dtype);
+}
+
+/* A row as floats: where it lies, or converted in `room`. */
+static const float *row_floats(const mha_plan *plan, const mha_tensor *tensor, const void *row, int64_t dim,
+                               float *room) {
+    if (!mha_is_half(tensor->dtype)) return row;
+    plan->kernels->widen(row, tensor->dtype, room, (size_t)dim);
+    return room;
 }
 
 static float *partial_of(const attention_call *call, int64_t batch, int64_t head, int64_t query, int64_t split) {
@@ -80,8 +88,9 @@ static void chunk_open(chunk *chunk) {
         mha_rows_open(plan, chunk->batch, chunk->row0 + t * path->max_rows, tile->rows, rows);
         for (int32_t r = 0; r < tile->rows; r++) {
             const int64_t row = rows->row0 + r;
-            queries[r] =
-                row_of(&args->q, chunk->batch, mha_row_head(plan, chunk->kv_head, row), mha_row_query(plan, row));
+            const int64_t head = mha_row_head(plan, chunk->kv_head, row), query = mha_row_query(plan, row);
+            queries[r] = row_floats(plan, &args->q, row_of(&args->q, chunk->batch, head, query), args->head_dim,
+                                    chunk->memory.wide_rows + r * args->head_dim);
         }
         for (int32_t r = 0; r < tile->lanes; r++) tile->max[r] = -INFINITY, tile->sum[r] = 0;
         path->load(tile, queries, (int32_t)args->head_dim, (int32_t)args->v_head_dim, plan->softmax.q_factor);
@@ -107,24 +116,25 @@ static int64_t first_block(const chunk *chunk) {
 static mha_ahead_rows query_rows(const chunk *chunk, const mha_tensor *tensor, int64_t dim) {
     const mha_plan *plan = &chunk->call->plan;
     const int64_t head = mha_row_head(plan, chunk->kv_head, chunk->row0), query = mha_row_query(plan, chunk->row0);
+    const int64_t bytes = mha_dtype_bytes(tensor->dtype);
     return (mha_ahead_rows){.row = (uintptr_t)row_of(tensor, chunk->batch, head, query),
                             .left = chunk->rows,
-                            .bytes = dim * (int64_t)sizeof(float),
-                            .stride = (uint64_t)tensor->stride[2] * sizeof(float),
+                            .bytes = dim * bytes,
+                            .stride = (uint64_t)tensor->stride[2] * (uint64_t)bytes,
                             .group = plan->group,
-                            .group_stride = (uint64_t)tensor->stride[1] * sizeof(float),
+                            .group_stride = (uint64_t)tensor->stride[1] * (uint64_t)bytes,
                             .in_group = chunk->row0 % plan->group};
 }
 
 /* A block's rows of k or v. */
 static mha_ahead_rows block_rows(const chunk *chunk, const mha_tensor *tensor, int64_t key0, int64_t dim) {
     const mha_plan *plan = &chunk->call->plan;
-    const int64_t keys = mha_plan_kv_len(plan, chunk->batch) - key0;
+    const int64_t keys = mha_plan_kv_len(plan, chunk->batch) - key0, bytes = mha_dtype_bytes(tensor->dtype);
     if (keys <= 0) return (mha_ahead_rows){.left = 0};
     return (mha_ahead_rows){.row = (uintptr_t)row_of(tensor, chunk->batch, chunk->kv_head, key0),
                             .left = mha_min(plan->kernels->block_keys, keys),
-                            .bytes = dim * (int64_t)sizeof(float),
-                            .stride = (uint64_t)tensor->stride[2] * sizeof(float),
+                            .bytes = dim * bytes,
+                            .stride = (uint64_t)tensor->stride[2] * (uint64_t)bytes,
                             .group = 1};
 }
 
@@ -147,9 +157,36 @@ static void chunk_expect(const chunk *now, int64_t key0, mha_kv_block *block, mh
     const mha_ahead_rows v = block_rows(&next, &args->v, next_key0, args->v_head_dim);
     mha_ahead_add(ahead, v);
     mha_ahead_add(ahead, k);
+    if (mha_is_half(args->k.dtype) || mha_is_half(args->v.dtype)) return;
     block->next_keys = (int32_t)k.left;
     block->next_k = (const float *)k.row;
     block->next_v = (const float *)v.row;
+}
+
+/* Rows of a block as floats: where they lie, or converted in `room`. */
+static const float *block_floats(const chunk *chunk, const mha_tensor *tensor, int64_t key0, int32_t keys, int64_t dim,
+                                 float *room, int64_t *stride) {
+    const char *first = row_of(tensor, chunk->batch, chunk->kv_head, key0);
+    *stride = tensor->stride[2];
+    if (!mha_is_half(tensor->dtype)) return (const float *)(const void *)first;
+    const int64_t step = tensor->stride[2] * mha_dtype_bytes(tensor->dtype);
+    for (int32_t k = 0; k < keys; k++) row_floats(&chunk->call->plan, tensor, first + k * step, dim, room + k * dim);
+    *stride = dim;
+    return room;
+}
+
+/* Converts and packs the block, as far as that is needed. */
+static void chunk_read(const chunk *chunk, int64_t key0, mha_kv_block *block) {
+    const mha_plan *plan = &chunk->call->plan;
+    const mha_attention_args *args = &plan->args;
+    const mha_worker_memory *memory = &chunk->memory;
+    block->k = block_floats(chunk, &args->k, key0, block->keys, args->head_dim, memory->wide_k, &block->k_stride);
+    block->v = block_floats(chunk, &args->v, key0, block->keys, args->v_head_dim, memory->wide_v, &block->v_stride);
+    if (plan->path->packs) {
+        plan->kernels->pack_keys(block, memory->packed_k);
+        plan->kernels->pack_values(block, memory->packed_v);
+    }
+    mha_phase_end(MHA_PHASE_PACK);
 }
 
 /* Marks the tiles and runs the kernel.  With an additive mask tile by tile, since there is room for one bias only. */
@@ -157,22 +194,23 @@ static void chunk_block(chunk *chunk, int64_t key0) {
     const mha_plan *plan = &chunk->call->plan;
     const mha_attention_args *args = &plan->args;
     const mha_worker_memory *memory = &chunk->memory;
-    mha_tile_place place = {.plan = plan, .batch = chunk->batch, .kv_head = chunk->kv_head, .key0 = key0};
+    mha_tile_place place = {.plan = plan,
+                            .batch = chunk->batch,
+                            .kv_head = chunk->kv_head,
+                            .key0 = key0,
+                            .wide_scores = memory->wide_scores};
+    const bool half = mha_is_half(args->k.dtype) || mha_is_half(args->v.dtype);
     mha_ahead ahead = {.n = 0};
-    mha_kv_block block = {.k = row_of(&args->k, chunk->batch, chunk->kv_head, key0),
-                          .k_stride = args->k.stride[2],
-                          .v = row_of(&args->v, chunk->batch, chunk->kv_head, key0),
-                          .v_stride = args->v.stride[2],
-                          .packed_k = memory->packed_k,
+    mha_kv_block block = {.packed_k = memory->packed_k,
                           .packed_v = memory->packed_v,
                           .keys = (int32_t)mha_min(plan->kernels->block_keys, args->kv_len - key0),
                           .head_dim = (int32_t)args->head_dim,
                           .v_head_dim = (int32_t)args->v_head_dim,
-                          .level = plan->level,
+                          .level = half ? MHA_FAST_CACHE : plan->level,
                           .ahead = plan->level != MHA_FAST_CACHE ? &ahead : NULL};
     if (block.ahead != NULL) chunk_expect(chunk, key0, &block, &ahead);
     const bool one_by_one = args->scores.data != NULL || (args->mask.data != NULL && args->mask.dtype != MHA_BOOL);
-    bool packed = !plan->path->packs, active = false;
+    bool active = false;
 
     for (int64_t t = 0; t < chunk->tiles; t++) {
         mha_tile *tile = &memory->tiles[t];
@@ -180,13 +218,8 @@ static void chunk_block(chunk *chunk, int64_t key0) {
         mha_mask_tile(&place, block.keys, tile, memory->excluded + t * plan->kernels->block_keys, memory->bias);
         mha_phase_end(MHA_PHASE_MASK);
         if (tile->begin == tile->end) continue;
+        if (!active) chunk_read(chunk, key0, &block);
         active = true;
-        if (!packed) {
-            plan->kernels->pack_keys(&block, memory->packed_k);
-            plan->kernels->pack_values(&block, memory->packed_v);
-            packed = true;
-            mha_phase_end(MHA_PHASE_PACK);
-        }
         if (!one_by_one) continue;
         if (args->scores.data != NULL) tile->scores_visitor = &place;
         plan->path->block[plan->exp](&plan->softmax, &block, tile, 1, memory->scores);
@@ -206,8 +239,10 @@ static void write_lse(const mha_plan *plan, int64_t batch, int64_t head, int64_t
 static void tile_close(const chunk *chunk, const mha_tile *tile, const mha_rows *rows) {
     const attention_call *call = chunk->call;
     const mha_plan *plan = &call->plan;
-    const bool whole = chunk->splits == 1;
+    const bool whole = chunk->splits == 1, half = whole && mha_is_half(plan->args.out.dtype);
+    const int64_t dim = plan->args.v_head_dim;
     float *out[MHA_MAX_LANES], lse[MHA_MAX_LANES];
+    void *rows_out[MHA_MAX_LANES];
     if (plan->args.lse.data != NULL && whole)
         plan->kernels->lse(tile->max, tile->sum, lse, (size_t)tile->rows, plan->softmax.scale);
     for (int32_t r = 0; r < tile->rows; r++) {
@@ -220,10 +255,13 @@ static void tile_close(const chunk *chunk, const mha_tile *tile, const mha_rows 
             out[r] = partial + 2;
             continue;
         }
-        out[r] = (float *)row_of(&plan->args.out, chunk->batch, head, query);
+        rows_out[r] = row_of(&plan->args.out, chunk->batch, head, query);
+        out[r] = half ? chunk->memory.wide_rows + r * dim : rows_out[r];
         if (plan->args.lse.data != NULL) write_lse(plan, chunk->batch, head, query, lse[r]);
     }
-    plan->path->finish(tile, out, (int32_t)plan->args.v_head_dim, whole);
+    plan->path->finish(tile, out, (int32_t)dim, whole);
+    for (int32_t r = 0; half && r < tile->rows; r++)
+        plan->kernels->narrow(out[r], plan->args.out.dtype, rows_out[r], (size_t)dim);
 }
 
 static void attention_task(void *closure, size_t worker, size_t index) {
@@ -239,8 +277,11 @@ static void attention_task(void *closure, size_t worker, size_t index) {
     mha_phase_end(MHA_PHASE_LOAD);
     for (int64_t key0 = chunk.first_key / step * step; key0 < chunk.last_key; key0 += step) chunk_block(&chunk, key0);
     for (int64_t t = 0; t < chunk.tiles; t++) {
-        const mha_tile_place place = {
-            .plan = plan, .rows = &chunk.memory.rows[t], .batch = chunk.batch, .kv_head = chunk.kv_head};
+        const mha_tile_place place = {.plan = plan,
+                                      .rows = &chunk.memory.rows[t],
+                                      .batch = chunk.batch,
+                                      .kv_head = chunk.kv_head,
+                                      .wide_scores = chunk.memory.wide_scores};
         mha_scores_finish(&place, &chunk.memory.tiles[t]);
         tile_close(&chunk, &chunk.memory.tiles[t], place.rows);
     }
@@ -255,10 +296,14 @@ static void merge_task(void *closure, size_t worker, size_t index) {
     const int64_t batch = (int64_t)index / plan->args.q_heads, head = (int64_t)index % plan->args.q_heads;
     const int64_t splits = splits_of(plan, batch);
     if (splits == 1) return;
+    const mha_tensor *out = &plan->args.out;
     for (int64_t query = 0; query < plan->args.q_len; query++) {
         float *partial = partial_of(call, batch, head, query, 0), lse;
-        plan->kernels->merge(&plan->softmax, partial, (size_t)splits, plan->partial_floats,
-                             (float *)row_of(&plan->args.out, batch, head, query), (int32_t)plan->args.v_head_dim);
+        void *row = row_of(out, batch, head, query);
+        float *merged = mha_is_half(out->dtype) ? partial + 2 : row;
+        plan->kernels->merge(&plan->softmax, partial, (size_t)splits, plan->partial_floats, merged,
+                             (int32_t)plan->args.v_head_dim);
+        if (mha_is_half(out->dtype)) plan->kernels->narrow(merged, out->dtype, row, (size_t)plan->args.v_head_dim);
         if (plan->args.lse.data == NULL) continue;
         plan->kernels->lse(&partial[0], &partial[1], &lse, 1, plan->softmax.scale);
         write_lse(plan, batch, head, query, lse);

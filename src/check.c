@@ -57,11 +57,11 @@ static mha_status check_options(mha_attention_args *args, mha_message message) {
 
 static mha_status tensor_span(const char *name, const mha_tensor *tensor, int64_t batch, int64_t heads, int64_t tokens,
                               int64_t dim, mha_span *span, mha_message message) {
-    TRY(mha_check_dtype(name, tensor->dtype, false, message));
+    TRY(mha_check_dtype(name, tensor->dtype, MHA_FLOATS, message));
     *span = (mha_span){.name = name,
                        .pointer = ".data",
                        .data = tensor->data,
-                       .element_bytes = sizeof(float),
+                       .element_bytes = mha_dtype_bytes(tensor->dtype),
                        .extent = {batch, heads, tokens, dim},
                        .stride = {tensor->stride[0], tensor->stride[1], tensor->stride[2], 1}};
     return mha_span_resolve(span, message);
@@ -71,11 +71,11 @@ mha_status mha_scores_span(const char *name, const mha_score_tensor *tensor, con
                            mha_span *span, mha_message message) {
     *span = (mha_span){.name = name, .empty = true};
     if (tensor->data == NULL) return MHA_OK;
-    TRY(mha_check_dtype(name, tensor->dtype, mask, message));
+    TRY(mha_check_dtype(name, tensor->dtype, mask ? MHA_FLOATS_AND_BOOL : MHA_FLOATS, message));
     *span = (mha_span){.name = name,
                        .pointer = ".data",
                        .data = tensor->data,
-                       .element_bytes = tensor->dtype == MHA_BOOL ? 1 : (int64_t)sizeof(float),
+                       .element_bytes = mha_dtype_bytes(tensor->dtype),
                        .extent = {args->batch, args->q_heads, args->q_len, args->kv_len},
                        .stride = {tensor->stride[0], tensor->stride[1], tensor->stride[2], tensor->stride[3]}};
     if (!mask && tensor->stride[3] != 1 && args->kv_len > 1)

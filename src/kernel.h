@@ -19,6 +19,7 @@
 enum {
     MHA_MAX_LANES = 64,  /* so that a key's lanes fit a bit mask */
     MHA_MAX_SPLITS = 64, /* KV splits of a head */
+    MHA_MAX_BLOCK_KEYS = 256,
     MHA_GEMM_ROWS = 256, /* most rows of one GEMM call */
     MHA_GEMM_PANELS = 8, /* of weights: in a task of several blocks of rows, and in a step beside MHA_GEMM_ROWS rows */
     MHA_ALIGN = 64,      /* of all memory the driver hands to kernels, in bytes */
@@ -131,8 +132,11 @@ typedef struct mha_kernels {
     size_t (*packed_v_floats)(int32_t v_head_dim);
     void (*pack_keys)(const mha_kv_block *block, float *packed);
     void (*pack_values)(const mha_kv_block *block, float *packed);
+    /* Half precision, MHA_F16 or MHA_BF16: n elements to f32, exactly, and back, rounded to nearest, ties to even. */
+    void (*widen)(const void *half, mha_dtype dtype, float *x, size_t n);
+    void (*narrow)(const float *x, mha_dtype dtype, void *half, size_t n);
     /* Merges n <= MHA_MAX_SPLITS partial rows, `stride` floats apart, each {max, sum, o[v_head_dim]}, in index order into
-     * out[v_head_dim]; leaves the merged max and sum in the first partial. */
+     * out[v_head_dim], which may be the first partial's o; leaves the merged max and sum in the first partial. */
     void (*merge)(const mha_softmax *softmax, float *partials, size_t n, size_t stride, float *out, int32_t v_head_dim);
     /* lse[i] = max[i] * scale + log(sum[i]); all three [n] */
     void (*lse)(const float *max, const float *sum, float *lse, size_t n, float scale);

@@ -57,7 +57,7 @@ static mha_status check_batch(const mha_layer_args *args, mha_message message) {
 
 static mha_status activation_span(const char *name, const mha_activation *activation, int64_t batch, int64_t tokens,
                                   int64_t width, mha_span *span, mha_message message) {
-    TRY(mha_check_dtype(name, activation->dtype, false, message));
+    TRY(mha_check_dtype(name, activation->dtype, MHA_ONLY_F32, message));
     *span = (mha_span){.name = name,
                        .pointer = ".data",
                        .data = activation->data,

@@ -79,7 +79,7 @@ static mha_status check_linear(const char *name, mha_linear *linear, int64_t out
         return mha_say(message, MHA_INVALID_ARGUMENT,
                        "%s.weight_stride is %" PRId64 ", expected 0 or at least the row length, %" PRId64, name,
                        linear->weight_stride, in);
-    TRY(mha_check_dtype(name, linear->dtype, false, message));
+    TRY(mha_check_dtype(name, linear->dtype, MHA_ONLY_F32, message));
     return linear_span(name, linear, out, in, &unused, message);
 }
 

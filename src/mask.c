@@ -39,39 +39,56 @@ static void exclude_by_position(const mha_tile_place *place, const mha_tile *til
     for (int32_t k = 0; k < keys; k++) excluded[k] = bits ^= excluded[k];
 }
 
-/* The element of the mask for the first key of the block. */
-static const char *mask_row(const mha_tile_place *place, int32_t r, size_t element_bytes) {
+/* The element of the mask for a key of the block. */
+static const char *mask_element(const mha_tile_place *place, int32_t r, int32_t key) {
     const mha_score_tensor *mask = &place->plan->args.mask;
     const int64_t row = place->rows->row0 + r;
-    const int64_t offset = place->batch * mask->stride[0] +
-                           mha_row_head(place->plan, place->kv_head, row) * mask->stride[1] +
-                           mha_row_query(place->plan, row) * mask->stride[2] + place->key0 * mask->stride[3];
-    return (const char *)mask->data + offset * (int64_t)element_bytes;
+    const int64_t at = place->batch * mask->stride[0] +
+                       mha_row_head(place->plan, place->kv_head, row) * mask->stride[1] +
+                       mha_row_query(place->plan, row) * mask->stride[2] + (place->key0 + key) * mask->stride[3];
+    return (const char *)mask->data + at * mha_dtype_bytes(mask->dtype);
 }
 
 static void exclude_by_bool(const mha_tile_place *place, const mha_tile *tile, uint64_t *excluded) {
     const int64_t stride = place->plan->args.mask.stride[3];
     for (int32_t r = 0; r < tile->rows; r++) {
-        const uint8_t *mask = (const uint8_t *)mask_row(place, r, 1);
-        for (int32_t k = tile->begin; k < tile->end; k++) excluded[k] |= (uint64_t)(mask[k * stride] == 0) << r;
+        const uint8_t *mask = (const uint8_t *)mask_element(place, r, tile->begin);
+        for (int32_t k = tile->begin; k < tile->end; k++, mask += stride) excluded[k] |= (uint64_t)(*mask == 0) << r;
     }
+}
+
+/* A row's addends for keys [begin, end): where they lie, or gathered and made floats in `room`. */
+static const float *mask_floats(const mha_tile_place *place, const mha_tile *tile, int32_t r, float *room) {
+    const mha_score_tensor *mask = &place->plan->args.mask;
+    const int64_t n = tile->end - tile->begin, stride = mask->stride[3];
+    const void *first = mask_element(place, r, tile->begin);
+    if (mask->dtype == MHA_F32) {
+        const float *from = first;
+        if (stride == 1) return from;
+        for (int64_t k = 0; k < n; k++) room[k] = from[k * stride];
+        return room;
+    }
+    const uint16_t *from = first;
+    uint16_t gathered[MHA_MAX_BLOCK_KEYS];
+    for (int64_t k = 0; k < n && stride != 1; k++) gathered[k] = from[k * stride];
+    place->plan->kernels->widen(stride == 1 ? from : gathered, mask->dtype, room, (size_t)n);
+    return room;
 }
 
 static void exclude_by_bias(const mha_tile_place *place, const mha_tile *tile, uint64_t *excluded, float *bias) {
     const mha_path *path = place->plan->path;
-    const int64_t stride = place->plan->args.mask.stride[3];
     const int64_t key_stride = mha_score_key_stride(path, tile);
+    float room[MHA_MAX_BLOCK_KEYS];
     for (int32_t r = 0; r < tile->lanes; r++) {
         float *lane = bias + r * path->score_row_stride;
         if (r >= tile->rows) {
             for (int32_t k = tile->begin; k < tile->end; k++) lane[k * key_stride] = 0;
             continue;
         }
-        const float *mask = (const float *)(const void *)mask_row(place, r, sizeof(float));
+        const float *addend = mask_floats(place, tile, r, room) - tile->begin;
         for (int32_t k = tile->begin; k < tile->end; k++) {
-            const float addend = mask[k * stride];
-            lane[k * key_stride] = addend;
-            excluded[k] |= (uint64_t)(addend == -INFINITY) << r;
+            lane[k * key_stride] = addend[k];
+            excluded[k] |= (uint64_t)(addend[k] == -INFINITY) << r;
         }
     }
 }

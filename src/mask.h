@@ -9,7 +9,8 @@ typedef struct mha_tile_place {
     const mha_plan *plan;
     const mha_rows *rows;
     int64_t batch, kv_head;
-    int64_t key0; /* first key of the block */
+    int64_t key0;       /* first key of the block */
+    float *wide_scores; /* of the worker's memory */
 } mha_tile_place;
 
 static inline int64_t mha_row_query(const mha_plan *plan, int64_t row) { return row / plan->group; }

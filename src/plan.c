@@ -45,6 +45,10 @@ static int64_t most_splits(const mha_plan *plan) {
     return mha_max(1, mha_min(MHA_MAX_SPLITS, mha_ceil_div(args->kv_len, SPLIT_MIN_KEYS)));
 }
 
+static bool half_scores(const mha_attention_args *args) {
+    return args->scores.data != NULL && mha_is_half(args->scores.dtype);
+}
+
 /* A bump allocator over a worker's memory; with base NULL it only measures. */
 static void *carve(char *base, size_t *used, size_t bytes) {
     void *part = base == NULL ? NULL : base + *used;
@@ -52,28 +56,37 @@ static void *carve(char *base, size_t *used, size_t bytes) {
     return part;
 }
 
+static float *carve_floats(char *base, size_t *used, bool wanted, size_t rows, size_t floats) {
+    return carve(base, used, wanted ? rows * floats * sizeof(float) : 0);
+}
+
 size_t mha_worker_carve(const mha_plan *plan, char *memory, mha_worker_memory *worker) {
     const mha_path *path = plan->path;
-    const int32_t lanes = path->lanes(path->max_rows), d = (int32_t)plan->args.head_dim;
-    const int32_t v_d = (int32_t)plan->args.v_head_dim;
-    const size_t block = (size_t)plan->kernels->block_keys, tiles = (size_t)plan->chunk_tiles;
-    const size_t lane_bytes = (size_t)lanes * sizeof(float), score_bytes = path->score_floats(lanes) * sizeof(float);
+    const mha_kernels *kernels = plan->kernels;
+    const mha_attention_args *args = &plan->args;
+    const int32_t lanes = path->lanes(path->max_rows), d = (int32_t)args->head_dim, v_d = (int32_t)args->v_head_dim;
+    const size_t block = (size_t)kernels->block_keys, tiles = (size_t)plan->chunk_tiles, rows = (size_t)path->max_rows;
+    const bool half_rows = mha_is_half(args->q.dtype) || mha_is_half(args->out.dtype);
     size_t used = 0;
     worker->tiles = carve(memory, &used, tiles * sizeof *worker->tiles);
     worker->rows = carve(memory, &used, tiles * sizeof *worker->rows);
     worker->excluded = carve(memory, &used, tiles * block * sizeof *worker->excluded);
     for (size_t t = 0; t < tiles; t++) {
         mha_tile tile = {.lanes = lanes};
-        tile.q = carve(memory, &used, path->q_floats(lanes, d) * sizeof(float));
-        tile.o = carve(memory, &used, path->o_floats(lanes, v_d) * sizeof(float));
-        tile.max = carve(memory, &used, lane_bytes);
-        tile.sum = carve(memory, &used, lane_bytes);
+        tile.q = carve_floats(memory, &used, true, 1, path->q_floats(lanes, d));
+        tile.o = carve_floats(memory, &used, true, 1, path->o_floats(lanes, v_d));
+        tile.max = carve_floats(memory, &used, true, 1, (size_t)lanes);
+        tile.sum = carve_floats(memory, &used, true, 1, (size_t)lanes);
         if (memory != NULL) worker->tiles[t] = tile;
     }
-    worker->scores = carve(memory, &used, score_bytes);
-    worker->bias = carve(memory, &used, plan->args.mask.data != NULL ? score_bytes : 0);
-    worker->packed_k = carve(memory, &used, path->packs ? plan->kernels->packed_k_floats(d) * sizeof(float) : 0);
-    worker->packed_v = carve(memory, &used, path->packs ? plan->kernels->packed_v_floats(v_d) * sizeof(float) : 0);
+    worker->scores = carve_floats(memory, &used, true, 1, path->score_floats(lanes));
+    worker->bias = carve_floats(memory, &used, args->mask.data != NULL, 1, path->score_floats(lanes));
+    worker->packed_k = path->packs ? carve_floats(memory, &used, true, 1, kernels->packed_k_floats(d)) : NULL;
+    worker->packed_v = path->packs ? carve_floats(memory, &used, true, 1, kernels->packed_v_floats(v_d)) : NULL;
+    worker->wide_rows = carve_floats(memory, &used, half_rows, rows, (size_t)mha_max(d, v_d));
+    worker->wide_k = carve_floats(memory, &used, mha_is_half(args->k.dtype), block, (size_t)d);
+    worker->wide_v = carve_floats(memory, &used, mha_is_half(args->v.dtype), block, (size_t)v_d);
+    worker->wide_scores = carve_floats(memory, &used, half_scores(args), rows, (size_t)args->kv_len);
     return used;
 }
 
@@ -88,7 +101,7 @@ static void cut_chunks(mha_plan *plan, size_t n_workers) {
     plan->chunk_tiles = 1;
     const size_t one = mha_worker_carve(plan, NULL, &unused);
     const int64_t fit = one >= CHUNK_MAX_BYTES ? 1 : 1 + (int64_t)((CHUNK_MAX_BYTES - one) / (two - one));
-    int64_t most = mha_min(mha_min(tiles, CHUNK_MAX_TILES), fit);
+    int64_t most = half_scores(args) ? 1 : mha_min(mha_min(tiles, CHUNK_MAX_TILES), fit);
     if (n_workers > 1) {
         const int64_t wanted_chunks = mha_ceil_div((int64_t)n_workers * MHA_TASKS_PER_WORKER, heads * plan->splits);
         most = mha_min(most, mha_max(1, tiles / wanted_chunks));
@@ -100,9 +113,13 @@ static void cut_chunks(mha_plan *plan, size_t n_workers) {
 }
 
 static double operand_bytes(const mha_attention_args *args) {
-    const double dims = (double)(args->head_dim + args->v_head_dim) * (double)args->batch;
-    const double rows = (double)args->q_heads * (double)args->q_len + (double)args->kv_heads * (double)args->kv_len;
-    return dims * rows * sizeof(float);
+    const double q = (double)(args->head_dim * mha_dtype_bytes(args->q.dtype));
+    const double k = (double)(args->head_dim * mha_dtype_bytes(args->k.dtype));
+    const double v = (double)(args->v_head_dim * mha_dtype_bytes(args->v.dtype));
+    const double out = (double)(args->v_head_dim * mha_dtype_bytes(args->out.dtype));
+    const double q_rows = (double)args->batch * (double)args->q_heads * (double)args->q_len;
+    const double kv_rows = (double)args->batch * (double)args->kv_heads * (double)args->kv_len;
+    return q_rows * (q + out) + kv_rows * (k + v);
 }
 
 mha_status mha_plan_cut(mha_plan *plan, size_t n_workers, mha_message message) {

@@ -1,11 +1,19 @@
 #include "scores.h"
 
-static float *scores_row(const mha_tile_place *place, int32_t r) {
+/* The caller's row of scores. */
+static void *scores_row(const mha_tile_place *place, int32_t r) {
     const mha_score_tensor *scores = &place->plan->args.scores;
     const int64_t row = place->rows->row0 + r;
-    return (float *)scores->data + place->batch * scores->stride[0] +
-           mha_row_head(place->plan, place->kv_head, row) * scores->stride[1] +
-           mha_row_query(place->plan, row) * scores->stride[2];
+    const int64_t at = place->batch * scores->stride[0] +
+                       mha_row_head(place->plan, place->kv_head, row) * scores->stride[1] +
+                       mha_row_query(place->plan, row) * scores->stride[2];
+    return (char *)scores->data + at * mha_dtype_bytes(scores->dtype);
+}
+
+/* Where it is put together: there, or if it is in half precision, in the worker's memory. */
+static float *scores_floats(const mha_tile_place *place, int32_t r) {
+    const mha_attention_args *args = &place->plan->args;
+    return mha_is_half(args->scores.dtype) ? place->wide_scores + r * args->kv_len : scores_row(place, r);
 }
 
 /* What the kernels' scores of a stage are multiplied by to be in natural units. */
@@ -31,16 +39,20 @@ void mha_scores_visit(void *visitor, const mha_tile *tile, const float *s, mha_s
     const int64_t row_stride = plan->path->score_row_stride;
     const int64_t key_stride = mha_score_key_stride(plan->path, tile);
     for (int32_t r = 0; r < tile->rows; r++) {
-        float *row = scores_row(place, r) + place->key0;
+        float *row = scores_floats(place, r) + place->key0;
         for (int32_t k = tile->begin; k < tile->end; k++) row[k] = s[k * key_stride + r * row_stride] * factor;
     }
 }
 
 void mha_scores_finish(const mha_tile_place *place, const mha_tile *tile) {
     const mha_plan *plan = place->plan;
-    if (plan->args.scores.data == NULL || plan->args.scores_mode != MHA_SCORES_SOFTMAX) return;
-    if (plan->args.kv_len == 0) return; /* strides of nothing are not checked */
-    for (int32_t r = 0; r < tile->rows; r++)
-        plan->kernels->softmax_row[plan->exp](&plan->softmax, scores_row(place, r), (size_t)plan->args.kv_len,
-                                              tile->max[r], tile->sum[r]);
+    const mha_attention_args *args = &plan->args;
+    const size_t n = (size_t)args->kv_len;
+    if (args->scores.data == NULL || n == 0) return; /* strides of nothing are not checked */
+    for (int32_t r = 0; r < tile->rows; r++) {
+        float *s = scores_floats(place, r);
+        if (args->scores_mode == MHA_SCORES_SOFTMAX)
+            plan->kernels->softmax_row[plan->exp](&plan->softmax, s, n, tile->max[r], tile->sum[r]);
+        if (mha_is_half(args->scores.dtype)) plan->kernels->narrow(s, args->scores.dtype, scores_row(place, r), n);
+    }
 }

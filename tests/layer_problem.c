@@ -93,6 +93,7 @@ static void make_args(layer_problem *p, guard_side side, rng *r) {
     a->batch = s->batch, a->q_len = s->q_len, a->kv_len = s->kv_len;
     a->is_causal = s->causal, a->q_offset = s->q_offset;
     if (s->scale != NULL) a->scale = *s->scale;
+    a->softcap = s->softcap;
     a->q = activation(p, X_Q, s->q_len, s->q_dim, side, r);
     if (s->kv_len != -1) a->kv = activation(p, X_KV, kv_len, s->kv_dim, side, r);
     a->out = activation(p, X_OUT, s->q_len, s->out_dim, side, r);
@@ -134,12 +135,12 @@ void layer_text(const layer_spec *s, char *text, size_t bytes) {
     const long long left = s->left != NULL ? *s->left : -1, right = s->right != NULL ? *s->right : -1;
     snprintf(text, bytes,
              "%s: heads %d:%d of %d/%d, width %d/%d/%d%s biases %u gap %d item gap %d%s, batch %d q_len %d kv_len %d "
-             "scale %g%s window %lld/%lld offset %lld+%lld%s%s%s seed %d",
+             "scale %g softcap %g%s window %lld/%lld offset %lld+%lld%s%s%s seed %d",
              s->what, (int)s->q_heads, (int)s->kv_heads, (int)s->head_dim, (int)s->v_head_dim, (int)s->q_dim,
              (int)s->kv_dim, (int)s->out_dim, s->stacked ? " stacked" : "", s->biases, (int)s->gap, (int)s->item_gap,
              sharings[s->sharing], (int)s->batch, (int)s->q_len, (int)s->kv_len,
-             s->scale != NULL ? (double)*s->scale : -INFINITY, s->causal ? " causal" : "", left, right,
-             (long long)s->q_offset, (long long)s->q_offset_step, s->lens ? " lens" : "", s->mask ? " mask" : "",
+             s->scale != NULL ? (double)*s->scale : -INFINITY, (double)s->softcap, s->causal ? " causal" : "", left,
+             right, (long long)s->q_offset, (long long)s->q_offset_step, s->lens ? " lens" : "", s->mask ? " mask" : "",
              s->scores ? " scores" : "", (int)s->seed);
 }
 

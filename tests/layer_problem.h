@@ -30,6 +30,7 @@ typedef struct layer_spec {
     int64_t q_offset, q_offset_step; /* the step per batch item; if it is not 0, offsets are given for each */
     const int64_t *left, *right;
     const float *scale;
+    float softcap;
     uint64_t seed;
 } layer_spec;
 

@@ -18,7 +18,7 @@ typedef struct mistake {
      .bits = (value), .status = (wanted), .words = {__VA_ARGS__}}
 /* clang-format on */
 
-enum { F32_NAN = 0x7fc00000, F32_INF = 0x7f800000 }; /* as bits */
+enum { F32_NAN = 0x7fc00000, F32_INF = 0x7f800000, F32_TINY = 1, F32_HUGE = 0x7149f2ca /* 1e30 */ }; /* as bits */
 
 void mistake_make(const mistake *m, void *fields);
 

@@ -1,13 +1,19 @@
 #include "naive.h"
+#include "half.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 naive_array naive_array_make(int64_t n, bool with_bounds) {
-    naive_array a = {.n = n, .x = calloc((size_t)n + 1, sizeof(double))};
+    naive_array a = {.n = n, .x = calloc((size_t)n + 1, sizeof(double)), .dtype = MHA_F32, .roundings = 1};
     for (int kind = 0; with_bounds && kind < BOUND_KINDS; kind++) a.bound[kind] = calloc((size_t)n + 1, sizeof(double));
     return a;
+}
+
+double naive_allowed(const naive_array *a, bound_kind kind, int64_t i) {
+    const double bound = a->bound[kind][i];
+    return bound + a->roundings * half_rounding(fabs(a->x[i]) + bound, a->dtype);
 }
 
 void naive_array_free(naive_array *a) {
@@ -29,9 +35,8 @@ naive_array naive_gather(const mha_tensor *tensor, int64_t batch, int64_t heads,
         for (int64_t h = 0; h < heads; h++)
             for (int64_t t = 0; t < tokens; t++)
                 for (int64_t d = 0; d < dim; d++)
-                    *x++ =
-                        ((const float *)
-                             tensor->data)[b * tensor->stride[0] + h * tensor->stride[1] + t * tensor->stride[2] + d];
+                    *x++ = element_value(tensor->data, tensor->dtype,
+                                         b * tensor->stride[0] + h * tensor->stride[1] + t * tensor->stride[2] + d);
     return a;
 }
 
@@ -46,7 +51,7 @@ bool naive_visible(const mha_attention_args *args, int64_t b, int64_t h, int64_t
     const int64_t *stride = args->mask.stride;
     const int64_t at = b * stride[0] + h * stride[1] + i * stride[2] + j * stride[3];
     if (args->mask.dtype == MHA_BOOL) return ((const unsigned char *)args->mask.data)[at] != 0;
-    *bias = ((const float *)args->mask.data)[at];
+    *bias = element_value(args->mask.data, args->mask.dtype, at);
     return *bias != -INFINITY;
 }
 
@@ -88,8 +93,7 @@ static void cap_score(double softcap, int64_t j, row *r) {
     r->capped[j] = softcap == 0 ? r->raw[j] : softcap * tanh(r->raw[j] / softcap);
     const bool exact = softcap != 0 && isinf(r->raw[j]); /* and infinite here as there */
     for (int kind = 0; kind < BOUND_KINDS; kind++)
-        r->dcap[kind][j] =
-            (exact ? 0 : r->draw[kind][j]) + (softcap == 0 ? 0 : bound_softcap(softcap, r->capped[j]));
+        r->dcap[kind][j] = (exact ? 0 : r->draw[kind][j]) + (softcap == 0 ? 0 : bound_softcap(softcap, r->capped[j]));
 }
 
 static void row_scores(const mha_attention_args *args, const naive_array *q, const naive_array *k, row *r) {
@@ -194,6 +198,14 @@ static void row_free(row *r) {
     free(r->seen);
 }
 
+/* What is too large for half precision is infinite there. */
+static void overflow(naive_array *a) {
+    for (int64_t i = 0; is_half(a->dtype) && i < a->n; i++) {
+        const double rounded = half_value(half_nearest(a->x[i], a->dtype), a->dtype);
+        if (isinf(rounded)) a->x[i] = rounded;
+    }
+}
+
 naive_result naive_attention_of(const mha_attention_args *given, const naive_array *q, const naive_array *k,
                                 const naive_array *v) {
     mha_attention_args args = *given;
@@ -204,6 +216,8 @@ naive_result naive_attention_of(const mha_attention_args *given, const naive_arr
         .lse = naive_array_make(rows, true),
         .scores = naive_array_make(args.scores.data != NULL ? rows * args.kv_len : 0, true),
     };
+    result.out.dtype = args.out.dtype;
+    result.scores.dtype = args.scores.dtype;
     row r = row_make(&args);
     for (r.index = 0; r.index < rows; r.index++) {
         r.i = r.index % args.q_len;
@@ -220,6 +234,8 @@ naive_result naive_attention_of(const mha_attention_args *given, const naive_arr
         }
     }
     row_free(&r);
+    overflow(&result.out);
+    overflow(&result.scores);
     return result;
 }
 

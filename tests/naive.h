@@ -6,12 +6,17 @@
 #include "bound.h"
 #include "mha/mha.h"
 
-/* Values, densely in row-major order, and for each how far off it may be (NULL: exact). */
+/* Values, densely in row-major order, and for each how far off it may be (NULL: exact) before it is rounded to its dtype. */
 typedef struct naive_array {
     int64_t n;
     double *x;
     double *bound[BOUND_KINDS];
+    mha_dtype dtype;
+    int roundings; /* to it: 1, or 2 between results that are both rounded */
 } naive_array;
+
+/* How far off an element may be, roundings included. */
+double naive_allowed(const naive_array *a, bound_kind kind, int64_t i);
 
 naive_array naive_array_make(int64_t n, bool with_bounds);
 void naive_array_free(naive_array *a);

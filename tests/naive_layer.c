@@ -63,7 +63,7 @@ static mha_attention_args attention_of(const mha_layer_desc *desc, const mha_lay
     a.kv_len = args->kv_len == -1 ? args->q_len : args->kv_len;
     a.q_heads = desc->q_heads, a.kv_heads = desc->kv_heads;
     a.head_dim = desc->head_dim, a.v_head_dim = desc->v_head_dim;
-    a.scale = args->scale, a.is_causal = args->is_causal;
+    a.scale = args->scale, a.softcap = args->softcap, a.is_causal = args->is_causal;
     a.window_left = args->window_left, a.window_right = args->window_right;
     a.q_offset = args->q_offset, a.q_offsets = args->q_offsets, a.kv_lens = args->kv_lens;
     a.mask = args->mask, a.scores = args->scores, a.scores_mode = args->scores_mode;

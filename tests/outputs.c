@@ -1,3 +1,4 @@
+#include "half.h"
 #include "problem.h"
 #include "rng.h"
 #include "test.h"
@@ -11,11 +12,12 @@ void outputs_free(outputs *o) {
     *o = (outputs){0};
 }
 
-/* Copies n floats out and puts the memory back to what it was before the call. */
-static void take(guard *memory, float *element, int64_t n, float **to) {
-    for (int64_t i = 0; i < n; i++) {
-        *(*to)++ = element[i];
-        guard_forgive(memory, &element[i], sizeof element[i]);
+/* Copies n elements from index `at` on, as floats, and puts the memory back to what it was before the call. */
+static void take(guard *memory, void *data, mha_dtype dtype, int64_t at, int64_t n, float **to) {
+    const size_t bytes = element_bytes(dtype);
+    for (int64_t i = at; i < at + n; i++) {
+        *(*to)++ = (float)element_value(data, dtype, i);
+        guard_forgive(memory, (char *)data + i * (int64_t)bytes, bytes);
     }
 }
 
@@ -32,10 +34,11 @@ outputs outputs_take(problem *p) {
     float *scores = o.scores = malloc((size_t)o.n_scores * sizeof(float) + 1);
     for (int64_t row = 0; row < rows; row++) {
         const int64_t i = row % a->q_len, h = row / a->q_len % a->q_heads, b = row / a->q_len / a->q_heads;
-#define AT(tensor) ((float *)(tensor).data + b * (tensor).stride[0] + h * (tensor).stride[1] + i * (tensor).stride[2])
-        take(out_memory, AT(a->out), v_dim, &out);
-        if (o.n_lse > 0) take(&p->memory[LSE], AT(a->lse), 1, &lse);
-        if (o.n_scores > 0) take(&p->memory[SCORES], AT(a->scores), a->kv_len, &scores);
+#define AT(tensor) (b * (tensor).stride[0] + h * (tensor).stride[1] + i * (tensor).stride[2])
+        take(out_memory, a->out.data, a->out.dtype, AT(a->out), v_dim, &out);
+        if (o.n_lse > 0) take(&p->memory[LSE], a->lse.data, MHA_F32, AT(a->lse), 1, &lse);
+        if (o.n_scores > 0)
+            take(&p->memory[SCORES], a->scores.data, a->scores.dtype, AT(a->scores), a->kv_len, &scores);
 #undef AT
     }
     return o;

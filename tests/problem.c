@@ -1,5 +1,6 @@
 #include "problem.h"
 #include "contents.h"
+#include "half.h"
 #include "test.h"
 
 #include <math.h>
@@ -130,6 +131,37 @@ static void set_options(problem *p) {
     a->q_offset = s->q_offset_step != 0 ? -12345 : s->q_offset;
 }
 
+/* What lies in an operand's memory in half precision, element by element, and every pointer into it. */
+static void halve_memory(problem *p, int operand, mha_dtype dtype) {
+    mha_attention_args *a = &p->args;
+    guard *old = &p->memory[operand];
+    const size_t n = old->bytes / sizeof(float);
+    if (n == 0) return;
+    guard half = guard_make(n * sizeof(uint16_t), p->side, 0);
+    for (size_t i = 0; i < n; i++)
+        ((uint16_t *)(void *)half.data)[i] = half_nearest(element_value(old->data, MHA_F32, (int64_t)i), dtype);
+    void **data[] = {&a->q.data, &a->k.data, &a->v.data, &a->mask.data, &a->out.data, &a->scores.data};
+    for (size_t i = 0; i < COUNT(data); i++) {
+        const uintptr_t at = (uintptr_t)*data[i] - (uintptr_t)old->data;
+        if (at < old->bytes) *data[i] = half.data + at / sizeof(float) * sizeof(uint16_t);
+    }
+    guard_free(old);
+    *old = half;
+}
+
+static void halve(problem *p) {
+    mha_attention_args *a = &p->args;
+    mha_dtype *dtypes[N_OPERANDS] = {&a->q.dtype,   &a->k.dtype, &a->v.dtype,     &a->mask.dtype,
+                                     &a->out.dtype, NULL,        &a->scores.dtype};
+    for (int i = 0; i < N_OPERANDS; i++) {
+        const bool in_q = packed(&p->spec) && (i == K || i == V || (i == OUT && p->spec.layout == PACKED_OUT));
+        const mha_dtype dtype = p->spec.dtypes[in_q ? Q : i];
+        if (i == LSE || !is_half(dtype) || *dtypes[i] == MHA_BOOL) continue;
+        halve_memory(p, i, dtype);
+        *dtypes[i] = dtype;
+    }
+}
+
 void problem_make(problem *p, const spec *s, guard_side side) {
     memset(p, 0, sizeof *p);
     p->spec = *s;
@@ -143,6 +175,7 @@ void problem_make(problem *p, const spec *s, guard_side side) {
     make_mask(p);
     make_row_outputs(p);
     contents_fill(p);
+    halve(p);
     for (int i = 0; i < N_OPERANDS; i++) guard_remember(&p->memory[i]);
 }
 
@@ -157,10 +190,11 @@ void spec_text(const spec *s, char *text, size_t bytes) {
     snprintf(
         text, bytes,
         "%s: batch %lld heads %lld:%lld q_len %lld kv_len %lld dim %lld/%lld %s logits %d scale %g softcap %g%s window "
-        "%lld/%lld offset %lld+%lld%s mask %d same %u poison %d scores %d seed %llu",
+        "%lld/%lld offset %lld+%lld%s mask %d same %u poison %d scores %d dtypes %d%d%d%d%d%d seed %llu",
         s->what, (long long)s->batch, (long long)s->q_heads, (long long)s->kv_heads, (long long)s->q_len,
         (long long)s->kv_len, (long long)s->head_dim, (long long)v_dim(s), layouts[s->layout], s->logits,
         s->scale != NULL ? (double)*s->scale : -INFINITY, (double)s->softcap, s->causal ? " causal" : "", left, right,
         (long long)s->q_offset, (long long)s->q_offset_step, s->lens ? " lens" : "", s->mask, s->same, s->poison,
-        s->scores, (unsigned long long)s->seed);
+        s->scores, s->dtypes[Q], s->dtypes[K], s->dtypes[V], s->dtypes[MASK], s->dtypes[OUT], s->dtypes[SCORES],
+        (unsigned long long)s->seed);
 }

@@ -39,6 +39,8 @@ typedef enum mask_kind {
     MASK_PADDING    /* booleans, the same for all rows: some keys at both ends are false, and hold infinities and NaN */
 } mask_kind;
 
+enum { Q, K, V, MASK, OUT, LSE, SCORES, N_OPERANDS };
+
 enum { SAME_B = 1, SAME_H = 2, SAME_Q = 4, SAME_K = 8 }; /* zero strides of a mask */
 
 /* All in the last head of the last batch item. */
@@ -72,6 +74,8 @@ typedef struct spec {
     poison poison;
     bool lse;
     scores_kind scores;
+    mha_dtype
+        dtypes[N_OPERANDS]; /* 0: MHA_F32.  In a packed layout [Q] is for the whole buffer; a boolean mask has none */
     uint64_t seed;
 } spec;
 
@@ -79,7 +83,6 @@ typedef struct spec {
 #define KEYS(n)  (&(const int64_t){n})
 
 enum { MAX_BATCH = 16 };
-enum { Q, K, V, MASK, OUT, LSE, SCORES, N_OPERANDS };
 
 typedef struct problem {
     spec spec;
@@ -96,7 +99,7 @@ void problem_free(problem *p);
 /* Writes the spec as text. */
 void spec_text(const spec *s, char *text, size_t bytes);
 
-/* Results, dense. */
+/* Results, dense, in f32. */
 typedef struct outputs {
     int64_t n_out, n_lse, n_scores;
     float *out, *lse, *scores;

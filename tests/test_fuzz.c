@@ -66,6 +66,8 @@ static void pick_options(rng *r, fuzz_case *c) {
     if (s->logits != NORMAL) s->poison = NO_POISON;
     s->lse = rng_chance(r, 0.7);
     if (rng_chance(r, 0.2)) s->scores = (scores_kind)rng_between(r, RAW, SOFTMAX);
+    if (rng_chance(r, 0.3))
+        for (int i = 0; i < N_OPERANDS; i++) s->dtypes[i] = (mha_dtype)rng_between(r, MHA_F32, MHA_BF16);
 }
 
 static void run_seed(const char *isa, uint64_t seed) {

@@ -154,14 +154,15 @@ static void describe(const char *isa) {
 
 /* Its size does not depend on where operands lie: data may be NULL still. */
 static size_t workspace_of(const mha_context *context, int64_t q_len, int64_t kv_len, int64_t dim, int64_t v_dim,
-                           size_t n_workers) {
+                           mha_dtype dtype, size_t n_workers) {
     static float some;
     size_t bytes = 0;
     mha_attention_args args;
     mha_attention_args_init(&args, sizeof args);
     args.batch = args.q_heads = args.kv_heads = 1;
     args.q_len = q_len, args.kv_len = kv_len, args.head_dim = dim, args.v_head_dim = v_dim;
-    args.mask = (mha_score_tensor){&some, MHA_F32, {0, 0, 0, 0}};
+    args.mask = (mha_score_tensor){&some, dtype, {0, 0, 0, 0}};
+    args.q.dtype = args.k.dtype = args.v.dtype = args.out.dtype = dtype;
     assert_int_equal(MHA_OK, mha_attention_workspace_size(context, &args, n_workers, &bytes));
     return bytes;
 }
@@ -176,8 +177,9 @@ static void workspace_is_small(const char *isa) {
                 const size_t n_workers = (size_t)(dim % 5) + 1;
                 const size_t partial = ((size_t)v_dim + 18) * sizeof(float) * 64;
                 const size_t partials = q_lens[i] <= 64 ? (size_t)q_lens[i] * partial : 0;
-                const size_t mid = workspace_of(context, q_lens[i], 4096, dim, v_dim, n_workers);
-                const size_t far = workspace_of(context, q_lens[i], 262144, dim, v_dim, n_workers);
+                const mha_dtype dtype = v_dim % 2 == 0 ? MHA_F32 : MHA_F16;
+                const size_t mid = workspace_of(context, q_lens[i], 4096, dim, v_dim, dtype, n_workers);
+                const size_t far = workspace_of(context, q_lens[i], 262144, dim, v_dim, dtype, n_workers);
                 if (far > n_workers * (1 << 20) + partials + 64 || (partials == 0 && mid != far))
                     fail_msg("isa %s: %zu bytes for kv_len 4096, %zu for 262144, %zu workers, q_len %d, head_dim %d/%d",
                              isa, mid, far, n_workers, (int)q_lens[i], (int)dim, (int)v_dim);

@@ -260,7 +260,7 @@ MHA_API mha_status mha_attention_describe(const mha_context *context, const mha_
 /* y = x W^T + b.  PyTorch's layout: weight [out, in], bias [out] or NULL. */
 typedef struct mha_linear {
     const void *weight;
-    mha_dtype dtype;       /* of the weight, which is packed as f32; the bias is f32 */
+    mha_dtype dtype;       /* of the weight, MHA_F32; the bias is f32 too */
     int64_t weight_stride; /* between rows of the weight; 0: in */
     const float *bias;
 } mha_linear;
@@ -311,7 +311,7 @@ MHA_API void mha_layer_sizes(const mha_layer *layer, mha_layer_desc *desc);
 /* x [batch, tokens, width]: width is contiguous.  data NULL where it has no element. */
 typedef struct mha_activation {
     void *data;
-    mha_dtype dtype;
+    mha_dtype dtype;   /* MHA_F32 */
     int64_t stride[2]; /* batch, token */
 } mha_activation;
 

@@ -104,6 +104,26 @@ typedef const float *va;
 V_INLINE va va_load(const float *p) { return p; }
 V_INLINE vf va_fma(va a, int i, vf b, vf c) { return v_fma(v_set1(a[i]), b, c); }
 
+V_INLINE vf v_load_f16(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
+V_INLINE void v_store_f16(uint16_t *p, vf x) {
+    _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+V_INLINE vf v_load_bf16(const uint16_t *p) {
+    const __m128i half = _mm_loadu_si128((const __m128i *)p);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+}
+/* As src/scalar/half.h. */
+V_INLINE void v_store_bf16(uint16_t *p, vf x) {
+    const __m256i bits = _mm256_castps_si256(x);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    const __m256i result = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
+    const __m128i low = _mm256_castsi256_si128(result), high = _mm256_extracti128_si256(result, 1);
+    _mm_storeu_si128((__m128i *)p, _mm_packus_epi32(low, high));
+}
+
 V_INLINE vf v_exp_sleef(vf x) { return Sleef_expf8_u10avx2(x); }
 V_INLINE vf v_log_sleef(vf x) { return Sleef_logf8_u10avx2(x); }
 V_INLINE vf v_tanh_sleef(vf x) { return Sleef_tanhf8_u10avx2(x); }

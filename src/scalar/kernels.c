@@ -1,5 +1,6 @@
 /* The kernels in plain C: the reference every other row of kernels.inc is held against, and what runs on any CPU.  It is
  * written to be read; lanes are plain inner loops.  K and V are read where they lie. */
+#include "half.h"
 #include "kernel.h"
 
 #include <float.h>
@@ -162,6 +163,16 @@ static void finish(const mha_tile *tile, float *const rows[], int32_t v_head_dim
         }
 }
 
+static void widen(const void *half, mha_dtype dtype, float *x, size_t n) {
+    const uint16_t *from = half;
+    for (size_t i = 0; i < n; i++) x[i] = dtype == MHA_BF16 ? from_bf16(from[i]) : from_f16(from[i]);
+}
+
+static void narrow(const float *x, mha_dtype dtype, void *half, size_t n) {
+    uint16_t *to = half;
+    for (size_t i = 0; i < n; i++) to[i] = dtype == MHA_BF16 ? to_bf16(x[i]) : to_f16(x[i]);
+}
+
 static void merge(const mha_softmax *softmax, float *partials, size_t n, size_t stride, float *out,
                   int32_t v_head_dim) {
     float max = -INFINITY, sum = 0, weight[MHA_MAX_SPLITS];
@@ -245,6 +256,8 @@ const mha_kernels mha_kernels_f32_scalar = {
     .in_place = PATH,
     .decode = PATH,
     .block_keys = BLOCK_KEYS,
+    .widen = widen,
+    .narrow = narrow,
     .merge = merge,
     .lse = lse,
     .softmax_row = {softmax_row_sleef, softmax_row_fused},

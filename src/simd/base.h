@@ -18,6 +18,8 @@
  *   v_transpose(r)                           V_LANES x V_LANES, in place
  *   v_store_panels(dst, stride, x)           the lanes in groups of PANEL (or all, if PANEL is larger), stride apart
  *   va, va_load(p), va_fma(a, i, b, c)       PANEL consecutive floats; v_fma(a[i], b, c), i a constant after unrolling
+ *   v_load_f16 v_load_bf16 v_store_f16 v_store_bf16      V_LANES elements of half precision; stores round to nearest, ties to
+ *                                            even, and keep NaN
  *   v_exp_sleef v_log_sleef v_tanh_sleef     SLEEF, the 1.0 ULP ones
  *
  * src/simd's templates are written in it and include nothing of an instruction set. */

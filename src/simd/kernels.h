@@ -4,13 +4,14 @@
 #include "pack.h"
 #include "tile.h"
 #include "decode.h"
+#include "half.h"
 #include "rows.h"
 #include "gemm.h"
 
 /* What the templates assume of a vocabulary's constants. */
 _Static_assert(TILE_VECTORS == 3, "the tiles are instantiated for one, two and three vectors");
 _Static_assert(TILE_LANES <= (int)MHA_MAX_LANES, "a key's exclusions are one bit per lane of a tile");
-_Static_assert(BLOCK_KEYS <= 256, "larger blocks would not fit a worker's megabyte");
+_Static_assert(BLOCK_KEYS <= (int)MHA_MAX_BLOCK_KEYS, "larger blocks would not fit a worker's megabyte");
 _Static_assert(BLOCK_KEYS % STEP == 0 && BLOCK_KEYS % SCORE_KEYS == 0, "blocks are whole panels and vectors");
 _Static_assert(STEP % V_LANES == 0 && STEP % PANEL == 0, "panels are vectors, or vectors are panels");
 _Static_assert(MHA_GEMM_ROWS % STEP == 0, "row blocks are whole panels and vectors");
@@ -61,6 +62,8 @@ const mha_kernels K(kernels) = {
     .packed_v_floats = K(packed_v_floats),
     .pack_keys = K(pack_keys),
     .pack_values = K(pack_values),
+    .widen = K(widen),
+    .narrow = K(narrow),
     .merge = K(merge),
     .lse = K(lse),
     .softmax_row = {K(softmax_row_sleef), K(softmax_row_fused)},
