@@ -16,6 +16,12 @@ static inline int64_t mha_dtype_bytes(mha_dtype dtype) { return dtype == MHA_F32
 
 static inline bool mha_is_half(mha_dtype dtype) { return dtype == MHA_F16 || dtype == MHA_BF16; }
 
+/* The first element of a row. */
+static inline void *mha_row_of(const mha_tensor *tensor, int64_t batch, int64_t head, int64_t token) {
+    const int64_t at = batch * tensor->stride[0] + head * tensor->stride[1] + token * tensor->stride[2];
+    return (char *)tensor->data + at * mha_dtype_bytes(tensor->dtype);
+}
+
 /* A workspace may have any alignment; its size has room for this. */
 static inline char *mha_align_pointer(void *memory) {
     return (char *)memory + (mha_align_up((uintptr_t)memory) - (uintptr_t)memory);

@@ -26,11 +26,6 @@ typedef struct chunk {
     size_t index; /* of the task */
 } chunk;
 
-static void *row_of(const mha_tensor *tensor, int64_t batch, int64_t head, int64_t token) {
-    const int64_t at = batch * tensor->stride[0] + head * tensor->stride[1] + token * tensor->stride[2];
-    return (char *)tensor->data + at * mha_dtype_bytes(tensor->dtype);
-}
-
 /* A row as floats: where it lies, or converted in `room`. */
 static const float *row_floats(const mha_plan *plan, const mha_tensor *tensor, const void *row, int64_t dim,
                                float *room) {
@@ -89,7 +84,7 @@ static void chunk_open(chunk *chunk) {
         for (int32_t r = 0; r < tile->rows; r++) {
             const int64_t row = rows->row0 + r;
             const int64_t head = mha_row_head(plan, chunk->kv_head, row), query = mha_row_query(plan, row);
-            queries[r] = row_floats(plan, &args->q, row_of(&args->q, chunk->batch, head, query), args->head_dim,
+            queries[r] = row_floats(plan, &args->q, mha_row_of(&args->q, chunk->batch, head, query), args->head_dim,
                                     chunk->memory.wide_rows + r * args->head_dim);
         }
         for (int32_t r = 0; r < tile->lanes; r++) tile->max[r] = -INFINITY, tile->sum[r] = 0;
@@ -117,7 +112,7 @@ static mha_ahead_rows query_rows(const chunk *chunk, const mha_tensor *tensor, i
     const mha_plan *plan = &chunk->call->plan;
     const int64_t head = mha_row_head(plan, chunk->kv_head, chunk->row0), query = mha_row_query(plan, chunk->row0);
     const int64_t bytes = mha_dtype_bytes(tensor->dtype);
-    return (mha_ahead_rows){.row = (uintptr_t)row_of(tensor, chunk->batch, head, query),
+    return (mha_ahead_rows){.row = (uintptr_t)mha_row_of(tensor, chunk->batch, head, query),
                             .left = chunk->rows,
                             .bytes = dim * bytes,
                             .stride = (uint64_t)tensor->stride[2] * (uint64_t)bytes,
@@ -131,7 +126,7 @@ static mha_ahead_rows block_rows(const chunk *chunk, const mha_tensor *tensor, i
     const mha_plan *plan = &chunk->call->plan;
     const int64_t keys = mha_plan_kv_len(plan, chunk->batch) - key0, bytes = mha_dtype_bytes(tensor->dtype);
     if (keys <= 0) return (mha_ahead_rows){.left = 0};
-    return (mha_ahead_rows){.row = (uintptr_t)row_of(tensor, chunk->batch, chunk->kv_head, key0),
+    return (mha_ahead_rows){.row = (uintptr_t)mha_row_of(tensor, chunk->batch, chunk->kv_head, key0),
                             .left = mha_min(plan->kernels->block_keys, keys),
                             .bytes = dim * bytes,
                             .stride = (uint64_t)tensor->stride[2] * (uint64_t)bytes,
@@ -166,7 +161,7 @@ static void chunk_expect(const chunk *now, int64_t key0, mha_kv_block *block, mh
 /* Rows of a block as floats: where they lie, or converted in `room`. */
 static const float *block_floats(const chunk *chunk, const mha_tensor *tensor, int64_t key0, int32_t keys, int64_t dim,
                                  float *room, int64_t *stride) {
-    const char *first = row_of(tensor, chunk->batch, chunk->kv_head, key0);
+    const char *first = mha_row_of(tensor, chunk->batch, chunk->kv_head, key0);
     *stride = tensor->stride[2];
     if (!mha_is_half(tensor->dtype)) return (const float *)(const void *)first;
     const int64_t step = tensor->stride[2] * mha_dtype_bytes(tensor->dtype);
@@ -255,7 +250,7 @@ static void tile_close(const chunk *chunk, const mha_tile *tile, const mha_rows 
             out[r] = partial + 2;
             continue;
         }
-        rows_out[r] = row_of(&plan->args.out, chunk->batch, head, query);
+        rows_out[r] = mha_row_of(&plan->args.out, chunk->batch, head, query);
         out[r] = half ? chunk->memory.wide_rows + r * dim : rows_out[r];
         if (plan->args.lse.data != NULL) write_lse(plan, chunk->batch, head, query, lse[r]);
     }
@@ -299,7 +294,7 @@ static void merge_task(void *closure, size_t worker, size_t index) {
     const mha_tensor *out = &plan->args.out;
     for (int64_t query = 0; query < plan->args.q_len; query++) {
         float *partial = partial_of(call, batch, head, query, 0), lse;
-        void *row = row_of(out, batch, head, query);
+        void *row = mha_row_of(out, batch, head, query);
         float *merged = mha_is_half(out->dtype) ? partial + 2 : row;
         plan->kernels->merge(&plan->softmax, partial, (size_t)splits, plan->partial_floats, merged,
                              (int32_t)plan->args.v_head_dim);
@@ -311,6 +306,7 @@ static void merge_task(void *closure, size_t worker, size_t index) {
 }
 
 void mha_attention_run(const mha_plan *plan, const mha_executor *executor, void *workspace) {
+    if (plan->appends) mha_cache_append(plan, executor);
     if (plan->rows == 0) return;
     char *aligned = mha_align_pointer(workspace);
     attention_call call = {.plan = *plan,

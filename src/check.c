@@ -3,6 +3,7 @@
 #include "plan.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 static mha_status check_sizes(mha_attention_args *args, mha_message message) {
     const int64_t most = INT64_C(1) << 48;
@@ -20,7 +21,55 @@ static mha_status check_sizes(mha_attention_args *args, mha_message message) {
     return MHA_OK;
 }
 
-static mha_status check_options(mha_attention_args *args, mha_message message) {
+static const mha_kv_cache default_cache = {
+    .struct_size = sizeof(mha_kv_cache),
+    .k = {.dtype = MHA_F32},
+    .v = {.dtype = MHA_F32},
+    .past_k = {.dtype = MHA_F32},
+    .past_v = {.dtype = MHA_F32},
+};
+
+void mha_kv_cache_init(mha_kv_cache *cache, size_t struct_size) {
+    mha_init_struct(cache, struct_size, &default_cache, sizeof default_cache);
+}
+
+static bool same_tensor(const mha_tensor *a, const mha_tensor *b) {
+    return a->data == b->data && a->dtype == b->dtype && memcmp(a->stride, b->stride, sizeof a->stride) == 0;
+}
+
+/* Puts the cache, as it is after the call, in the place of k and v. */
+static mha_status read_cache(mha_plan *plan, mha_message message) {
+    mha_attention_args *args = &plan->args;
+    mha_kv_cache *cache = &plan->cache;
+    const int64_t most = INT64_C(1) << 47;
+    mha_span unused;
+    *cache = default_cache;
+    plan->appends = args->cache != NULL;
+    if (!plan->appends) return MHA_OK;
+    TRY(mha_read_struct(cache, sizeof *cache, args->cache, "mha_kv_cache", message));
+    TRY(mha_check_range("kv_len", args->kv_len, 0, most, message));
+    TRY(mha_check_range("cache.past_len", cache->past_len, 0, most, message));
+    TRY(mha_lengths_span("cache.past_lens", cache->past_lens, args->batch, &unused, message));
+    int64_t longest = cache->past_lens == NULL ? cache->past_len : 0;
+    for (int64_t b = 0; cache->past_lens != NULL && b < args->batch; b++) {
+        if (cache->past_lens[b] < 0 || cache->past_lens[b] > most)
+            return mha_say(message, MHA_INVALID_ARGUMENT,
+                           "cache.past_lens[%" PRId64 "] is %" PRId64 ", expected 0 to 2^47", b, cache->past_lens[b]);
+        longest = mha_max(longest, cache->past_lens[b]);
+    }
+    if ((cache->past_k.data == NULL) != (cache->past_v.data == NULL) && longest > 0)
+        return mha_say(message, MHA_INVALID_ARGUMENT,
+                       "cache.past_k has%s data and cache.past_v has%s, expected both or neither",
+                       cache->past_k.data == NULL ? " no" : "", cache->past_v.data == NULL ? " no" : "");
+    if (same_tensor(&cache->past_k, &cache->k) && same_tensor(&cache->past_v, &cache->v))
+        cache->past_k.data = cache->past_v.data = NULL;
+    plan->new_k = args->k, plan->new_v = args->v, plan->new_len = args->kv_len;
+    args->k = cache->k, args->v = cache->v, args->kv_len = longest + plan->new_len;
+    return MHA_OK;
+}
+
+static mha_status check_options(mha_plan *plan, mha_message message) {
+    mha_attention_args *args = &plan->args;
     const int64_t far = INT64_C(1) << 60;       /* of a position */
     const int64_t unbounded = INT64_C(1) << 61; /* beyond every key from every position, and sums do not overflow */
     mha_span unused;
@@ -39,15 +88,16 @@ static mha_status check_options(mha_attention_args *args, mha_message message) {
         if (args->q_offsets[b] < -far || args->q_offsets[b] > far)
             return mha_say(message, MHA_INVALID_ARGUMENT,
                            "q_offsets[%" PRId64 "] is %" PRId64 ", expected -2^60 to 2^60", b, args->q_offsets[b]);
-    for (int64_t b = 0; args->kv_lens != NULL && b < args->batch; b++)
-        if (args->kv_lens[b] < 0 || args->kv_lens[b] > args->kv_len)
+    for (int64_t b = 0; args->kv_lens != NULL && b < args->batch; b++) {
+        const int64_t keys = plan->appends ? mha_plan_past_len(plan, b) + plan->new_len : args->kv_len;
+        if (args->kv_lens[b] < 0 || args->kv_lens[b] > keys)
             return mha_say(message, MHA_INVALID_ARGUMENT,
-                           "kv_lens[%" PRId64 "] is %" PRId64 ", expected 0 to kv_len, %" PRId64, b, args->kv_lens[b],
-                           args->kv_len);
+                           "kv_lens[%" PRId64 "] is %" PRId64 ", expected 0 to %s, %" PRId64, b, args->kv_lens[b],
+                           plan->appends ? "past + kv_len" : "kv_len", keys);
+    }
     if (args->softcap != 0 && !(args->softcap >= 0x1p-60f && args->softcap <= 0x1p60f))
         return mha_say(message, MHA_INVALID_ARGUMENT, "softcap is %g, expected 0 or 2^-60 to 2^60",
                        (double)args->softcap);
-    if (args->cache != NULL) return mha_say(message, MHA_UNSUPPORTED, "cache is not implemented yet");
     if (args->reserved != 0)
         return mha_say(message, MHA_UNSUPPORTED,
                        "reserved is %" PRIu32 ", expected 0: the feature is newer than version %s", args->reserved,
@@ -123,14 +173,32 @@ mha_status mha_bytes_span(const char *name, const void *memory, size_t bytes, mh
     return mha_span_resolve(span, message);
 }
 
-mha_status mha_plan_check_memory(const mha_plan *plan, const void *workspace, mha_message message) {
-    enum { OUT, LSE, SCORES, WORKSPACE, OUTPUTS, Q = OUTPUTS, K, V, MASK, LENS, OFFSETS, OPERANDS };
+mha_status mha_cache_spans(const mha_plan *plan, mha_span spans[MHA_CACHE_SPANS], mha_message message) {
     const mha_attention_args *a = &plan->args;
+    const mha_kv_cache *c = &plan->cache;
+    for (int i = 0; i < MHA_CACHE_SPANS; i++) spans[i] = (mha_span){.name = "cache", .empty = true};
+    if (!plan->appends) return MHA_OK;
+    const int64_t heads = a->kv_heads, past = a->kv_len - plan->new_len;
+    TRY(tensor_span("cache.k", &c->k, a->batch, heads, a->kv_len, a->head_dim, &spans[MHA_CACHE_K], message));
+    TRY(tensor_span("cache.v", &c->v, a->batch, heads, a->kv_len, a->v_head_dim, &spans[MHA_CACHE_V], message));
+    TRY(mha_lengths_span("cache.past_lens", c->past_lens, a->batch, &spans[MHA_PAST_LENS], message));
+    if (c->past_k.data == NULL) return MHA_OK;
+    TRY(tensor_span("cache.past_k", &c->past_k, a->batch, heads, past, a->head_dim, &spans[MHA_PAST_K], message));
+    return tensor_span("cache.past_v", &c->past_v, a->batch, heads, past, a->v_head_dim, &spans[MHA_PAST_V], message);
+}
+
+mha_status mha_plan_check_memory(const mha_plan *plan, const void *workspace, mha_message message) {
+    enum { OUT, LSE, SCORES, WORKSPACE, CACHE, OUTPUTS = CACHE + MHA_CACHE_OUTPUTS };
+    enum { Q = CACHE + MHA_CACHE_SPANS, K, V, MASK, LENS, OFFSETS, OPERANDS };
+    const mha_attention_args *a = &plan->args;
+    const mha_tensor *k = plan->appends ? &plan->new_k : &a->k, *v = plan->appends ? &plan->new_v : &a->v;
+    const int64_t kv_len = plan->appends ? plan->new_len : a->kv_len;
     mha_span spans[OPERANDS];
     TRY(tensor_span("q", &a->q, a->batch, a->q_heads, a->q_len, a->head_dim, &spans[Q], message));
-    TRY(tensor_span("k", &a->k, a->batch, a->kv_heads, a->kv_len, a->head_dim, &spans[K], message));
-    TRY(tensor_span("v", &a->v, a->batch, a->kv_heads, a->kv_len, a->v_head_dim, &spans[V], message));
+    TRY(tensor_span("k", k, a->batch, a->kv_heads, kv_len, a->head_dim, &spans[K], message));
+    TRY(tensor_span("v", v, a->batch, a->kv_heads, kv_len, a->v_head_dim, &spans[V], message));
     TRY(tensor_span("out", &a->out, a->batch, a->q_heads, a->q_len, a->v_head_dim, &spans[OUT], message));
+    TRY(mha_cache_spans(plan, &spans[CACHE], message));
     TRY(mha_scores_span("mask", &a->mask, a, true, &spans[MASK], message));
     TRY(mha_scores_span("scores", &a->scores, a, false, &spans[SCORES], message));
     TRY(mha_lengths_span("kv_lens", a->kv_lens, a->batch, &spans[LENS], message));
@@ -157,18 +225,6 @@ static const mha_attention_args default_args = {
     .scores_mode = MHA_SCORES_SOFTMAX,
 };
 
-static const mha_kv_cache default_cache = {
-    .struct_size = sizeof(mha_kv_cache),
-    .k = {.dtype = MHA_F32},
-    .v = {.dtype = MHA_F32},
-    .past_k = {.dtype = MHA_F32},
-    .past_v = {.dtype = MHA_F32},
-};
-
-void mha_kv_cache_init(mha_kv_cache *cache, size_t struct_size) {
-    mha_init_struct(cache, struct_size, &default_cache, sizeof default_cache);
-}
-
 void mha_attention_args_init(mha_attention_args *args, size_t struct_size) {
     mha_init_struct(args, struct_size, &default_args, sizeof default_args);
 }
@@ -181,5 +237,6 @@ mha_status mha_plan_read(mha_plan *plan, const mha_context *context, const mha_a
     plan->args = default_args;
     TRY(mha_read_struct(&plan->args, sizeof plan->args, args, "mha_attention_args", message));
     TRY(check_sizes(&plan->args, message));
-    return check_options(&plan->args, message);
+    TRY(read_cache(plan, message));
+    return check_options(plan, message);
 }

@@ -22,7 +22,7 @@ typedef struct layer_call {
     size_t workspace_bytes;
 } layer_call;
 
-_Static_assert(sizeof(mha_layer_args) == offsetof(mha_layer_args, reserved) + sizeof(uint32_t),
+_Static_assert(sizeof(mha_layer_args) == offsetof(mha_layer_args, cache) + sizeof(const mha_kv_cache *),
                "as mha_attention_args");
 
 static const mha_layer_args default_args = {
@@ -69,13 +69,15 @@ static mha_status activation_span(const char *name, const mha_activation *activa
 
 static mha_status check_memory(const mha_layer *layer, const layer_call *call, const void *workspace,
                                mha_message message) {
-    enum { OUT, SCORES, WORKSPACE, OUTPUTS, Q = OUTPUTS, KV, MASK, LENS, OFFSETS, WEIGHTS, OPERANDS };
+    enum { OUT, SCORES, WORKSPACE, CACHE, OUTPUTS = CACHE + MHA_CACHE_OUTPUTS };
+    enum { Q = CACHE + MHA_CACHE_SPANS, KV, MASK, LENS, OFFSETS, WEIGHTS, OPERANDS };
     const mha_layer_args *a = &call->args;
     const mha_attention_args *attention = &call->plan.args;
     mha_span spans[OPERANDS];
     TRY(activation_span("q", &a->q, a->batch, a->q_len, layer->sizes.q_dim, &spans[Q], message));
     TRY(activation_span("kv", &a->kv, a->batch, a->kv_len, layer->sizes.kv_dim, &spans[KV], message));
     TRY(activation_span("out", &a->out, a->batch, a->q_len, layer->sizes.out_dim, &spans[OUT], message));
+    TRY(mha_cache_spans(&call->plan, &spans[CACHE], message));
     TRY(mha_scores_span("mask", &a->mask, attention, true, &spans[MASK], message));
     TRY(mha_scores_span("scores", &a->scores, attention, false, &spans[SCORES], message));
     TRY(mha_lengths_span("kv_lens", a->kv_lens, a->batch, &spans[LENS], message));
@@ -99,6 +101,7 @@ static mha_attention_args attention_of(const mha_layer *layer, const mha_layer_a
     attention.mask = args->mask;
     attention.scores = args->scores, attention.scores_mode = args->scores_mode;
     attention.reserved = args->reserved;
+    attention.cache = args->cache;
     return attention;
 }
 
@@ -132,10 +135,11 @@ static mha_status lay_out(layer_call *call, const mha_layer *layer, size_t n_wor
     const mha_layer_args *a = &call->args;
     const mha_kernels *kernels = layer->context->kernels;
     mha_attention_args *t = &call->plan.args;
+    mha_tensor *k = call->plan.appends ? &call->plan.new_k : &t->k, *v = call->plan.appends ? &call->plan.new_v : &t->v;
     size_t used = 0, scratch_bytes;
     TRY(place(&t->q, a->batch, a->q_len, t->q_heads, t->head_dim, base, &used, message));
-    TRY(place(&t->k, a->batch, a->kv_len, t->kv_heads, t->head_dim, base, &used, message));
-    TRY(place(&t->v, a->batch, a->kv_len, t->kv_heads, t->v_head_dim, base, &used, message));
+    TRY(place(k, a->batch, a->kv_len, t->kv_heads, t->head_dim, base, &used, message));
+    TRY(place(v, a->batch, a->kv_len, t->kv_heads, t->v_head_dim, base, &used, message));
     TRY(place(&t->out, a->batch, a->q_len, t->q_heads, t->v_head_dim, base, &used, message));
     call->workers = base == NULL ? NULL : base + used;
 
@@ -143,8 +147,8 @@ static mha_status lay_out(layer_call *call, const mha_layer *layer, size_t n_wor
     const mha_gemm *w = layer->weight;
     mha_projection *p = call->projection;
     p[MHA_WQ] = mha_projection_cut(kernels, &w[MHA_WQ], a->batch, a->q_len, q, rows_of(&t->q), n_workers);
-    p[MHA_WK] = mha_projection_cut(kernels, &w[MHA_WK], a->batch, a->kv_len, kv, rows_of(&t->k), n_workers);
-    p[MHA_WV] = mha_projection_cut(kernels, &w[MHA_WV], a->batch, a->kv_len, kv, rows_of(&t->v), n_workers);
+    p[MHA_WK] = mha_projection_cut(kernels, &w[MHA_WK], a->batch, a->kv_len, kv, rows_of(k), n_workers);
+    p[MHA_WV] = mha_projection_cut(kernels, &w[MHA_WV], a->batch, a->kv_len, kv, rows_of(v), n_workers);
     p[MHA_WO] = mha_projection_cut(kernels, &w[MHA_WO], a->batch, a->q_len, rows_of(&t->out), out, n_workers);
 
     TRY(mha_plan_cut(&call->plan, n_workers, message));

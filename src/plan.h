@@ -9,7 +9,11 @@
 /* The query rows of one KV head are numbered position-major, row = query * group + (head within the group), so that the
  * rows of a tile are close in position and see nearly the same keys. */
 typedef struct mha_plan {
-    mha_attention_args args; /* defaults resolved */
+    mha_attention_args args; /* defaults resolved.  With a cache k, v and kv_len are its own, new tokens included, */
+    bool appends;            /* and these are set: */
+    mha_kv_cache cache;      /* past_k.data NULL: the past is where it belongs */
+    mha_tensor new_k, new_v;
+    int64_t new_len;
     const mha_kernels *kernels;
     const mha_path *path;
     int exp;
@@ -30,9 +34,15 @@ typedef struct mha_plan {
     size_t workspace_bytes;
 } mha_plan;
 
+/* Tokens of batch item b in the cache before the new ones. */
+static inline int64_t mha_plan_past_len(const mha_plan *plan, int64_t b) {
+    return plan->cache.past_lens != NULL ? plan->cache.past_lens[b] : plan->cache.past_len;
+}
+
 /* The keys of batch item b. */
 static inline int64_t mha_plan_kv_len(const mha_plan *plan, int64_t b) {
-    return plan->args.kv_lens != NULL ? plan->args.kv_lens[b] : plan->args.kv_len;
+    if (plan->args.kv_lens != NULL) return plan->args.kv_lens[b];
+    return plan->appends ? mha_plan_past_len(plan, b) + plan->new_len : plan->args.kv_len;
 }
 
 /* The keys of a split of batch item b; all there are, or a multiple of block_keys.  A function of its kv length and of what holds for the
@@ -51,6 +61,9 @@ mha_status mha_plan_cut(mha_plan *plan, size_t n_workers, mha_message message);
 
 /* Checks where the operands and the workspace lie (check.c). */
 mha_status mha_plan_check_memory(const mha_plan *plan, const void *workspace, mha_message message);
+
+/* Writes the new keys and values to the cache, the past too unless it is there (cache.c). */
+void mha_cache_append(const mha_plan *plan, const mha_executor *executor);
 
 /* Computes (attention.c). */
 void mha_attention_run(const mha_plan *plan, const mha_executor *executor, void *workspace);

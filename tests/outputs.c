@@ -25,10 +25,11 @@ outputs outputs_take(problem *p) {
     const mha_attention_args *a = &p->args;
     const int64_t rows = a->batch * a->q_heads * a->q_len;
     const int64_t v_dim = a->v_head_dim != 0 ? a->v_head_dim : a->head_dim;
+    const int64_t kv_len = a->cache != NULL ? p->spec.kv_len : a->kv_len;
     guard *out_memory = &p->memory[p->spec.layout == PACKED_OUT ? Q : OUT];
     outputs o = {.n_out = rows * v_dim,
                  .n_lse = a->lse.data != NULL ? rows : 0,
-                 .n_scores = a->scores.data != NULL ? rows * a->kv_len : 0};
+                 .n_scores = a->scores.data != NULL ? rows * kv_len : 0};
     float *out = o.out = malloc((size_t)o.n_out * sizeof(float) + 1);
     float *lse = o.lse = malloc((size_t)o.n_lse * sizeof(float) + 1);
     float *scores = o.scores = malloc((size_t)o.n_scores * sizeof(float) + 1);
@@ -37,8 +38,7 @@ outputs outputs_take(problem *p) {
 #define AT(tensor) (b * (tensor).stride[0] + h * (tensor).stride[1] + i * (tensor).stride[2])
         take(out_memory, a->out.data, a->out.dtype, AT(a->out), v_dim, &out);
         if (o.n_lse > 0) take(&p->memory[LSE], a->lse.data, MHA_F32, AT(a->lse), 1, &lse);
-        if (o.n_scores > 0)
-            take(&p->memory[SCORES], a->scores.data, a->scores.dtype, AT(a->scores), a->kv_len, &scores);
+        if (o.n_scores > 0) take(&p->memory[SCORES], a->scores.data, a->scores.dtype, AT(a->scores), kv_len, &scores);
 #undef AT
     }
     return o;

@@ -149,6 +149,7 @@ static void options(const char *isa) {
         {.what = "mask", .mask = true},
         {.what = "weights", .scores = true},
         {.what = "scale", .scale = &(const float){-0.7f}},
+        {.what = "softcap", .softcap = 1.5f},
         {.what = "all", .causal = true, .lens = true, .mask = true, .scores = true, .q_offset = 1},
     };
     for (size_t i = 0; i < COUNT(specs); i++)
@@ -203,8 +204,53 @@ static void batch_bits(const char *isa) {
     mha_context_destroy(context);
 }
 
+/* A causal sequence piece by piece, the keys and values of earlier pieces in a cache. */
+static void with_cache(const char *isa) {
+    enum { TOKENS_OF_ITEM = 23, ITEMS = 2, KV_HEADS = 2, DIM = 8 };
+    static const int16_t pieces[] = {9, 1, 4, 8, 1};
+    mha_context *context = isa_context(isa, MHA_EXP_AUTO);
+    const layer_spec s = {.what = "cache",
+                          HEADS(4, KV_HEADS, DIM),
+                          .q_dim = 24,
+                          .biases = BIAS_ALL,
+                          .causal = true,
+                          TOKENS(ITEMS, TOKENS_OF_ITEM, -1)};
+    static float k[ITEMS * KV_HEADS * TOKENS_OF_ITEM * DIM], v[ITEMS * KV_HEADS * TOKENS_OF_ITEM * DIM];
+    mha_layer *layer;
+    layer_problem p;
+    layer_problem_make(&p, &s, GUARD_END);
+    naive_layer_result wanted = naive_layer(&p.naive_desc, &p.args);
+    assert_int_equal(MHA_OK, mha_layer_create(context, &p.desc, &layer, NULL, 0));
+    mha_kv_cache cache;
+    mha_kv_cache_init(&cache, sizeof cache);
+    cache.k = (mha_tensor){k, MHA_F32, {KV_HEADS * TOKENS_OF_ITEM * DIM, TOKENS_OF_ITEM * DIM, DIM}};
+    cache.v = cache.k, cache.v.data = v;
+    float *const q = p.args.q.data, *const out = p.args.out.data;
+    for (size_t i = 0; i < COUNT(pieces); i++) {
+        static char workspace[1 << 20];
+        mha_layer_args piece = p.args;
+        char message[256];
+        piece.q_len = pieces[i], piece.q_offset = cache.past_len, piece.cache = &cache;
+        piece.q.data = q + cache.past_len * piece.q.stride[1],
+        piece.out.data = out + cache.past_len * piece.out.stride[1];
+        const mha_status status =
+            mha_layer_check(layer, &piece, NULL, workspace, sizeof workspace, message, sizeof message);
+        if (status != MHA_OK) fail_msg("isa %s: %s", isa, message);
+        assert_int_equal(MHA_OK, mha_layer_forward(layer, &piece, NULL, workspace, sizeof workspace));
+        cache.past_len += pieces[i];
+    }
+    layer_outputs got = layer_outputs_take(&p);
+    check_values(isa, s.what, "out", got.out, &wanted.out);
+    layer_outputs_free(&got);
+    naive_layer_result_free(&wanted);
+    mha_layer_destroy(layer);
+    layer_problem_free(&p);
+    mha_context_destroy(context);
+}
+
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(forms),   ISA_TEST(shared_inputs), ISA_TEST(biases_and_gaps),
-                                     ISA_TEST(options), ISA_TEST(tails),         ISA_TEST(batch_bits)};
+    static const isa_test tests[] = {ISA_TEST(with_cache),      ISA_TEST(forms),   ISA_TEST(shared_inputs),
+                                     ISA_TEST(biases_and_gaps), ISA_TEST(options), ISA_TEST(tails),
+                                     ISA_TEST(batch_bits)};
     return isa_tests_run(tests, COUNT(tests));
 }

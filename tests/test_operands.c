@@ -6,11 +6,13 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct attention_call {
     const mha_context *context;
     mha_attention_args args;
+    mha_kv_cache cache;
     void *workspace;
     size_t workspace_bytes;
 } attention_call;
@@ -18,6 +20,12 @@ typedef struct attention_call {
 static mha_status run(const void *given, char message[256]) {
     const attention_call *c = given;
     return call_in(c->context, &c->args, c->workspace, c->workspace_bytes, message);
+}
+
+static mha_status run_with_cache(const void *given, char message[256]) {
+    attention_call c = *(const attention_call *)given;
+    c.args.cache = &c.cache;
+    return call_in(c.context, &c.args, c.workspace, c.workspace_bytes, message);
 }
 
 /* Dense, without memory. */
@@ -55,6 +63,54 @@ static void overlap(const char *isa) {
     /* A workspace that ends before out is too small, whatever it would have to be. */
     c.args.out.data = (char *)c.workspace + 64;
     assert_int_equal(MHA_WORKSPACE_TOO_SMALL, mha_attention(context, &c.args, NULL, c.workspace, 64));
+    guard_free(&memory);
+    mha_context_destroy(context);
+}
+
+/* The last two of six keys are new; the four before them elsewhere. */
+static void overlap_with_cache(const char *isa) {
+    mha_context *context = isa_context(isa, MHA_EXP_AUTO);
+    attention_call c = small_call(context);
+    mha_kv_cache_init(&c.cache, sizeof c.cache);
+    c.cache.k = c.args.k, c.cache.v = c.args.v, c.cache.past_len = 4;
+    c.cache.past_k = c.cache.past_v = (mha_tensor){NULL, MHA_F32, {64, 32, 8}};
+    c.args.k = c.args.v = (mha_tensor){NULL, MHA_F32, {32, 16, 8}};
+    c.args.kv_len = 2;
+    const overlap_operand operands[] = {
+        {"q", offsetof(attention_call, args.q.data), 512, 4, false, false},
+        {"k", offsetof(attention_call, args.k.data), 256, 4, false, false},
+        {"v", offsetof(attention_call, args.v.data), 256, 4, false, false},
+        {"mask", offsetof(attention_call, args.mask.data), 384, 4, false, false},
+        {"cache.past_k", offsetof(attention_call, cache.past_k.data), 512, 4, false, false},
+        {"cache.past_v", offsetof(attention_call, cache.past_v.data), 512, 4, false, false},
+        {"out", offsetof(attention_call, args.out.data), 512, 4, true, false},
+        {"lse", offsetof(attention_call, args.lse.data), 64, 4, true, false},
+        {"scores", offsetof(attention_call, args.scores.data), 384, 4, true, false},
+        {"cache.k", offsetof(attention_call, cache.k.data), 768, 4, true, false},
+        {"cache.v", offsetof(attention_call, cache.v.data), 768, 4, true, false},
+        {"workspace", offsetof(attention_call, workspace), c.workspace_bytes, 1, true, true},
+    };
+    guard memory = overlap_place(operands, COUNT(operands), &c);
+    overlap_check(isa, operands, COUNT(operands), &c, &memory, run_with_cache);
+    guard_free(&memory);
+    /* Pasts of no token, given for each batch item. */
+    c = small_call(context);
+    mha_kv_cache_init(&c.cache, sizeof c.cache);
+    c.cache.k = c.args.k, c.cache.v = c.args.v;
+    c.args.mask.data = c.args.scores.data = c.args.lse.data = NULL;
+    const overlap_operand with_lens[] = {
+        {"q", offsetof(attention_call, args.q.data), 512, 4, false, false},
+        {"k", offsetof(attention_call, args.k.data), 768, 4, false, false},
+        {"v", offsetof(attention_call, args.v.data), 768, 4, false, false},
+        {"cache.past_lens", offsetof(attention_call, cache.past_lens), 16, 8, false, false},
+        {"out", offsetof(attention_call, args.out.data), 512, 4, true, false},
+        {"cache.k", offsetof(attention_call, cache.k.data), 768, 4, true, false},
+        {"cache.v", offsetof(attention_call, cache.v.data), 768, 4, true, false},
+    };
+    memory = overlap_place(with_lens, COUNT(with_lens), &c);
+    c.workspace = malloc(c.workspace_bytes);
+    overlap_check(isa, with_lens, COUNT(with_lens), &c, &memory, run_with_cache);
+    free(c.workspace);
     guard_free(&memory);
     mha_context_destroy(context);
 }
@@ -230,9 +286,9 @@ static void interleaved_heads(const char *isa) {
 }
 
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(overlap),          ISA_TEST(packed_rows),
-                                     ISA_TEST(other_elements),   ISA_TEST(ends_of_the_address_space),
-                                     ISA_TEST(empty_operands),   ISA_TEST(strides_of_one),
-                                     ISA_TEST(interleaved_heads)};
+    static const isa_test tests[] = {
+        ISA_TEST(overlap),        ISA_TEST(overlap_with_cache),        ISA_TEST(packed_rows),
+        ISA_TEST(other_elements), ISA_TEST(ends_of_the_address_space), ISA_TEST(empty_operands),
+        ISA_TEST(strides_of_one), ISA_TEST(interleaved_heads)};
     return isa_tests_run(tests, COUNT(tests));
 }

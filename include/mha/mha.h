@@ -175,9 +175,10 @@ typedef enum mha_scores_mode {
  * Keys are counted from the begin of the cache: by kv_lens, windows, causality, masks and scores. */
 typedef struct mha_kv_cache {
     size_t struct_size;
-    mha_tensor k; /* [batch, kv_heads, past + kv_len, head_dim]; written, so it must not intersect another operand */
-    mha_tensor v; /* [batch, kv_heads, past + kv_len, v_head_dim] */
-    mha_tensor past_k, past_v; /* both or neither have data; [batch, kv_heads, past, head_dim and v_head_dim] */
+    mha_tensor k; /* [batch, kv_heads, longest past + kv_len, head_dim]; written: an output, as `out` is */
+    mha_tensor v; /* [batch, kv_heads, longest past + kv_len, v_head_dim] */
+    mha_tensor past_k, past_v; /* [batch, kv_heads, longest past, head_dim or v_head_dim]; both or neither have data.  May be
+                                  k and v themselves, data and strides, which says that the past is there */
     int64_t past_len;
     const int64_t *past_lens; /* NULL, or [batch]: replaces past_len for each batch item */
 } mha_kv_cache;
@@ -333,6 +334,7 @@ typedef struct mha_layer_args {
     mha_score_tensor scores;
     mha_scores_mode scores_mode;
     uint32_t reserved;
+    const mha_kv_cache *cache; /* the projected keys and values are appended to it */
 } mha_layer_args;
 
 /* As mha_attention_args_init, and self-attention. */
