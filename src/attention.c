@@ -4,27 +4,11 @@
  *
  * A task is (batch item, KV head, chunk of query rows, split of the keys).  Splits leave partial results, merged at the
  * end in the order of the keys. */
+#include "chunk.h"
 #include "executor.h"
-#include "plan.h"
 #include "mask.h"
 #include "phases.h"
 #include "scores.h"
-
-typedef struct attention_call {
-    mha_plan plan;
-    char *partials; /* [batch, q_heads, q_len, splits] rows of {max, sum, o[v_head_dim]} */
-    char *workers;  /* [n_workers] of worker_bytes */
-    size_t n_workers;
-} attention_call;
-
-typedef struct chunk {
-    const attention_call *call;
-    mha_worker_memory memory;
-    int64_t batch, kv_head, split, splits;
-    int64_t row0, rows, tiles;
-    int64_t first_key, last_key;
-    size_t index; /* of the task */
-} chunk;
 
 /* A row as floats: where it lies, or converted in `room`. */
 static const float *row_floats(const mha_plan *plan, const mha_tensor *tensor, const void *row, int64_t dim,
@@ -34,40 +18,14 @@ static const float *row_floats(const mha_plan *plan, const mha_tensor *tensor, c
     return room;
 }
 
-static float *partial_of(const attention_call *call, int64_t batch, int64_t head, int64_t query, int64_t split) {
+static float *partial_of(const mha_attention_call *call, int64_t batch, int64_t head, int64_t query, int64_t split) {
     const mha_attention_args *args = &call->plan.args;
     const int64_t row = (batch * args->q_heads + head) * args->q_len + query;
     return (float *)(void *)call->partials + (row * call->plan.splits + split) * (int64_t)call->plan.partial_floats;
 }
 
-static int64_t splits_of(const mha_plan *plan, int64_t batch) {
-    return mha_max(1, mha_ceil_div(mha_plan_kv_len(plan, batch), mha_plan_split_keys(plan, batch)));
-}
-
-/* Which chunk a task is.  Causal chunks at the end see the most keys; they come first, so that what is left when the
- * workers run out of tasks is short. */
-static void chunk_locate(const mha_plan *plan, size_t index, chunk *chunk) {
-    const int64_t heads = plan->args.batch * plan->args.kv_heads;
-    int64_t rest = (int64_t)index, head, part;
-    chunk->index = index;
-    chunk->split = rest % plan->splits;
-    rest /= plan->splits;
-    if (plan->args.is_causal) {
-        head = rest % heads;
-        part = plan->chunks - 1 - rest / heads;
-    } else {
-        head = rest / plan->chunks;
-        part = rest % plan->chunks;
-    }
-    chunk->batch = head / plan->args.kv_heads;
-    chunk->kv_head = head % plan->args.kv_heads;
-    chunk->row0 = part * plan->chunk_rows;
-    chunk->rows = mha_min(plan->chunk_rows, plan->rows - chunk->row0);
-    chunk->splits = splits_of(plan, chunk->batch);
-}
-
 /* Loads the query tiles and finds the keys they see. */
-static void chunk_open(chunk *chunk) {
+static void chunk_open(mha_chunk *chunk) {
     const mha_plan *plan = &chunk->call->plan;
     const mha_attention_args *args = &plan->args;
     const mha_path *path = plan->path;
@@ -98,69 +56,9 @@ static void chunk_open(chunk *chunk) {
     chunk->last_key = plan->splits == 1 ? last : mha_min(last, (chunk->split + 1) * split_keys);
 }
 
-/* Where a chunk's keys begin, or soon after: its first row's decide. */
-static int64_t first_block(const chunk *chunk) {
-    const mha_plan *plan = &chunk->call->plan;
-    mha_rows rows;
-    mha_rows_open(plan, chunk->batch, chunk->row0, 1, &rows);
-    const int64_t first = mha_max(rows.first[0], chunk->split * mha_plan_split_keys(plan, chunk->batch));
-    return first / plan->kernels->block_keys * plan->kernels->block_keys;
-}
-
-/* A chunk's rows of q or out. */
-static mha_ahead_rows query_rows(const chunk *chunk, const mha_tensor *tensor, int64_t dim) {
-    const mha_plan *plan = &chunk->call->plan;
-    const int64_t head = mha_row_head(plan, chunk->kv_head, chunk->row0), query = mha_row_query(plan, chunk->row0);
-    const int64_t bytes = mha_dtype_bytes(tensor->dtype);
-    return (mha_ahead_rows){.row = (uintptr_t)mha_row_of(tensor, chunk->batch, head, query),
-                            .left = chunk->rows,
-                            .bytes = dim * bytes,
-                            .stride = (uint64_t)tensor->stride[2] * (uint64_t)bytes,
-                            .group = plan->group,
-                            .group_stride = (uint64_t)tensor->stride[1] * (uint64_t)bytes,
-                            .in_group = chunk->row0 % plan->group};
-}
-
-/* A block's rows of k or v. */
-static mha_ahead_rows block_rows(const chunk *chunk, const mha_tensor *tensor, int64_t key0, int64_t dim) {
-    const mha_plan *plan = &chunk->call->plan;
-    const int64_t keys = mha_plan_kv_len(plan, chunk->batch) - key0, bytes = mha_dtype_bytes(tensor->dtype);
-    if (keys <= 0) return (mha_ahead_rows){.left = 0};
-    return (mha_ahead_rows){.row = (uintptr_t)mha_row_of(tensor, chunk->batch, chunk->kv_head, key0),
-                            .left = mha_min(plan->kernels->block_keys, keys),
-                            .bytes = dim * bytes,
-                            .stride = (uint64_t)tensor->stride[2] * (uint64_t)bytes,
-                            .group = 1};
-}
-
-/* What is needed after the block at key0: the next one; after the last, where the output goes and what this worker's next
- * task begins with, if workers take turns.  A wrong guess costs at most a block's worth of reading. */
-static void chunk_expect(const chunk *now, int64_t key0, mha_kv_block *block, mha_ahead *ahead) {
-    const mha_plan *plan = &now->call->plan;
-    const mha_attention_args *args = &plan->args;
-    chunk next = *now;
-    int64_t next_key0 = key0 + plan->kernels->block_keys;
-    if (next_key0 >= now->last_key) {
-        if (now->splits == 1) mha_ahead_add(ahead, query_rows(now, &args->out, args->v_head_dim));
-        if (now->index + now->call->n_workers >= (size_t)plan->tasks) return;
-        chunk_locate(plan, now->index + now->call->n_workers, &next);
-        if (next.split >= next.splits) return;
-        mha_ahead_add(ahead, query_rows(&next, &args->q, args->head_dim));
-        next_key0 = first_block(&next);
-    }
-    const mha_ahead_rows k = block_rows(&next, &args->k, next_key0, args->head_dim);
-    const mha_ahead_rows v = block_rows(&next, &args->v, next_key0, args->v_head_dim);
-    mha_ahead_add(ahead, v);
-    mha_ahead_add(ahead, k);
-    if (mha_is_half(args->k.dtype) || mha_is_half(args->v.dtype)) return;
-    block->next_keys = (int32_t)k.left;
-    block->next_k = (const float *)k.row;
-    block->next_v = (const float *)v.row;
-}
-
 /* Rows of a block as floats: where they lie, or converted in `room`. */
-static const float *block_floats(const chunk *chunk, const mha_tensor *tensor, int64_t key0, int32_t keys, int64_t dim,
-                                 float *room, int64_t *stride) {
+static const float *block_floats(const mha_chunk *chunk, const mha_tensor *tensor, int64_t key0, int32_t keys,
+                                 int64_t dim, float *room, int64_t *stride) {
     const char *first = mha_row_of(tensor, chunk->batch, chunk->kv_head, key0);
     *stride = tensor->stride[2];
     if (!mha_is_half(tensor->dtype)) return (const float *)(const void *)first;
@@ -171,7 +69,7 @@ static const float *block_floats(const chunk *chunk, const mha_tensor *tensor, i
 }
 
 /* Converts and packs the block, as far as that is needed. */
-static void chunk_read(const chunk *chunk, int64_t key0, mha_kv_block *block) {
+static void chunk_read(const mha_chunk *chunk, int64_t key0, mha_kv_block *block) {
     const mha_plan *plan = &chunk->call->plan;
     const mha_attention_args *args = &plan->args;
     const mha_worker_memory *memory = &chunk->memory;
@@ -185,7 +83,7 @@ static void chunk_read(const chunk *chunk, int64_t key0, mha_kv_block *block) {
 }
 
 /* Marks the tiles and runs the kernel.  With an additive mask tile by tile, since there is room for one bias only. */
-static void chunk_block(chunk *chunk, int64_t key0) {
+static void chunk_block(mha_chunk *chunk, int64_t key0) {
     const mha_plan *plan = &chunk->call->plan;
     const mha_attention_args *args = &plan->args;
     const mha_worker_memory *memory = &chunk->memory;
@@ -203,7 +101,7 @@ static void chunk_block(chunk *chunk, int64_t key0) {
                           .v_head_dim = (int32_t)args->v_head_dim,
                           .level = half ? MHA_FAST_CACHE : plan->level,
                           .ahead = plan->level != MHA_FAST_CACHE ? &ahead : NULL};
-    if (block.ahead != NULL) chunk_expect(chunk, key0, &block, &ahead);
+    if (block.ahead != NULL) mha_chunk_expect(chunk, key0, &block, &ahead);
     const bool one_by_one = args->scores.data != NULL || (args->mask.data != NULL && args->mask.dtype != MHA_BOOL);
     bool active = false;
 
@@ -231,8 +129,8 @@ static void write_lse(const mha_plan *plan, int64_t batch, int64_t head, int64_t
 }
 
 /* Writes a tile's rows: the output, or a partial result. */
-static void tile_close(const chunk *chunk, const mha_tile *tile, const mha_rows *rows) {
-    const attention_call *call = chunk->call;
+static void tile_close(const mha_chunk *chunk, const mha_tile *tile, const mha_rows *rows) {
+    const mha_attention_call *call = chunk->call;
     const mha_plan *plan = &call->plan;
     const bool whole = chunk->splits == 1, half = whole && mha_is_half(plan->args.out.dtype);
     const int64_t dim = plan->args.v_head_dim;
@@ -260,11 +158,11 @@ static void tile_close(const chunk *chunk, const mha_tile *tile, const mha_rows 
 }
 
 static void attention_task(void *closure, size_t worker, size_t index) {
-    const attention_call *call = closure;
+    const mha_attention_call *call = closure;
     const mha_plan *plan = &call->plan;
     const int64_t step = plan->kernels->block_keys;
-    chunk chunk = {.call = call};
-    chunk_locate(plan, index, &chunk);
+    mha_chunk chunk = {.call = call};
+    mha_chunk_locate(plan, index, &chunk);
     if (chunk.split >= chunk.splits) return;
     mha_phase_start();
     mha_worker_carve(plan, call->workers + worker * plan->worker_bytes, &chunk.memory);
@@ -286,10 +184,10 @@ static void attention_task(void *closure, size_t worker, size_t index) {
 /* Merges the splits of all queries of one head. */
 static void merge_task(void *closure, size_t worker, size_t index) {
     (void)worker;
-    const attention_call *call = closure;
+    const mha_attention_call *call = closure;
     const mha_plan *plan = &call->plan;
     const int64_t batch = (int64_t)index / plan->args.q_heads, head = (int64_t)index % plan->args.q_heads;
-    const int64_t splits = splits_of(plan, batch);
+    const int64_t splits = mha_splits_of(plan, batch);
     if (splits == 1) return;
     const mha_tensor *out = &plan->args.out;
     for (int64_t query = 0; query < plan->args.q_len; query++) {
@@ -309,10 +207,10 @@ void mha_attention_run(const mha_plan *plan, const mha_executor *executor, void 
     if (plan->appends) mha_cache_append(plan, executor);
     if (plan->rows == 0) return;
     char *aligned = mha_align_pointer(workspace);
-    attention_call call = {.plan = *plan,
-                           .partials = aligned,
-                           .workers = aligned + plan->partials_bytes,
-                           .n_workers = mha_n_workers(executor)};
+    mha_attention_call call = {.plan = *plan,
+                               .partials = aligned,
+                               .workers = aligned + plan->partials_bytes,
+                               .n_workers = mha_n_workers(executor)};
     mha_parallel_for(executor, (size_t)plan->tasks, attention_task, &call);
     if (plan->splits > 1)
         mha_parallel_for(executor, (size_t)(plan->args.batch * plan->args.q_heads), merge_task, &call);

@@ -1,6 +1,8 @@
 /* What a call would need, and what it would do, in words. */
 #include "plan.h"
 
+#include <stdio.h>
+
 mha_status mha_attention_workspace_size(const mha_context *context, const mha_attention_args *args, size_t n_workers,
                                         size_t *workspace_bytes) {
     mha_plan plan;
@@ -16,6 +18,24 @@ static const char *path_name(const mha_plan *plan) {
     return plan->path == &plan->kernels->in_place ? "in-place" : "tile";
 }
 
+/* The operands in half precision, which are converted to f32 row by row or from it. */
+static void list_conversions(const mha_attention_args *args, char text[64]) {
+    const struct {
+        const char *name;
+        mha_dtype dtype;
+    } operands[] = {{"q", args->q.dtype},
+                    {"k", args->k.dtype},
+                    {"v", args->v.dtype},
+                    {"out", args->out.dtype},
+                    {"mask", args->mask.data != NULL ? args->mask.dtype : MHA_F32},
+                    {"scores", args->scores.data != NULL ? args->scores.dtype : MHA_F32}};
+    int length = snprintf(text, 64, "conversions:");
+    for (size_t i = 0; i < sizeof operands / sizeof operands[0]; i++)
+        if (mha_is_half(operands[i].dtype))
+            length += snprintf(text + length, 64 - (size_t)length, " %s", operands[i].name);
+    if (text[length - 1] == ':') snprintf(text + length, 64 - (size_t)length, " none");
+}
+
 mha_status mha_attention_describe(const mha_context *context, const mha_attention_args *args, size_t n_workers,
                                   char *text, size_t text_bytes) {
     mha_plan plan;
@@ -23,10 +43,13 @@ mha_status mha_attention_describe(const mha_context *context, const mha_attentio
     TRY(mha_plan_read(&plan, context, args, message));
     TRY(mha_plan_cut(&plan, n_workers, message));
     const mha_score_tensor *mask = &plan.args.mask, *scores = &plan.args.scores;
+    char conversions[64];
+    list_conversions(&plan.args, conversions);
     const char *mask_kind = mask->data == NULL ? "none" : mask->dtype == MHA_BOOL ? "boolean" : "additive";
     return mha_say(message, MHA_OK,
                    "kernels: %s f32, %s path, exp %s\n"
                    "tiles: %d rows, blocks of %d keys\n"
+                   "%s\n"
                    "softcap: %s\n"
                    "mask: %s%s\n"
                    "scores: %s\n"
@@ -35,8 +58,9 @@ mha_status mha_attention_describe(const mha_context *context, const mha_attentio
                    "tasks: %lld\n"
                    "workspace: %zu bytes, %zu a worker\n",
                    plan.kernels->isa, path_name(&plan), plan.exp == 0 ? "sleef" : "fused", plan.path->max_rows,
-                   plan.kernels->block_keys, plan.args.softcap == 0 ? "none" : "a pass over the scores, tanh by SLEEF",
-                   mask_kind, mask->data == NULL ? "" : ", read score by score",
+                   plan.kernels->block_keys, conversions,
+                   plan.args.softcap == 0 ? "none" : "a pass over the scores, tanh by SLEEF", mask_kind,
+                   mask->data == NULL ? "" : ", read score by score",
                    scores->data == NULL ? "none" : "every block computed and copied, no splits", (long long)plan.chunks,
                    (long long)plan.chunk_rows, (long long)plan.splits, (long long)plan.tasks, plan.workspace_bytes,
                    plan.worker_bytes);

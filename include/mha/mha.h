@@ -252,7 +252,7 @@ MHA_API mha_status mha_attention_check(const mha_context *context, const mha_att
                                        char *message, size_t message_bytes);
 
 /* Writes which kernels, tiles, splits and tasks a call would use, as lines of text, into text[0..text_bytes), always
- * terminated, cut off where it does not fit; about 400 bytes.  On error the sentence that says why. */
+ * terminated, cut off where it does not fit; about 500 bytes.  On error the sentence that says why. */
 MHA_API mha_status mha_attention_describe(const mha_context *context, const mha_attention_args *args, size_t n_workers,
                                           char *text, size_t text_bytes);
 
