@@ -49,11 +49,17 @@ static const char *mask_element(const mha_tile_place *place, int32_t r, int32_t 
     return (const char *)mask->data + at * mha_dtype_bytes(mask->dtype);
 }
 
+static uint64_t all_rows(const mha_tile *tile) { return UINT64_MAX >> (64 - tile->rows); }
+
+/* A mask that is the same for all queries, as of padding, is read once for all rows. */
 static void exclude_by_bool(const mha_tile_place *place, const mha_tile *tile, uint64_t *excluded) {
-    const int64_t stride = place->plan->args.mask.stride[3];
-    for (int32_t r = 0; r < tile->rows; r++) {
+    const mha_score_tensor *tensor = &place->plan->args.mask;
+    const bool same = tensor->stride[2] == 0 && (tensor->stride[1] == 0 || place->plan->group == 1);
+    const uint64_t readers = same ? all_rows(tile) : 1;
+    for (int32_t r = 0; r < (same ? 1 : tile->rows); r++) {
         const uint8_t *mask = (const uint8_t *)mask_element(place, r, tile->begin);
-        for (int32_t k = tile->begin; k < tile->end; k++, mask += stride) excluded[k] |= (uint64_t)(*mask == 0) << r;
+        for (int32_t k = tile->begin; k < tile->end; k++, mask += tensor->stride[3])
+            excluded[k] |= *mask == 0 ? readers << r : 0;
     }
 }
 
@@ -95,7 +101,7 @@ static void exclude_by_bias(const mha_tile_place *place, const mha_tile *tile, u
 
 /* Keys that no row sees at either end of the range need no work. */
 static void strip(mha_tile *tile, const uint64_t *excluded) {
-    const uint64_t all = UINT64_MAX >> (64 - tile->rows);
+    const uint64_t all = all_rows(tile);
     while (tile->begin < tile->end && (excluded[tile->begin] & all) == all) tile->begin++;
     while (tile->begin < tile->end && (excluded[tile->end - 1] & all) == all) tile->end--;
 }
