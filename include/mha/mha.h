@@ -234,7 +234,8 @@ typedef struct mha_attention_args {
 MHA_API void mha_attention_args_init(mha_attention_args *args, size_t struct_size);
 
 /* Bytes of workspace that mha_attention needs with n_workers (1 for a NULL executor): at most 1 MiB a worker for
- * head_dim and v_head_dim up to 256, plus, for few queries over long keys, partial results of at most 64 splits a head.
+ * head_dim and v_head_dim up to 256, plus, for few queries over long keys, partial results of at most 64 splits a head, and
+ * for scores in half precision as many floats for each of up to 64 rows as there are keys.
  * Ask for each shape and number of workers: fewer queries or workers may need more.  Of the operands only their sizes
  * matter, and their dtypes, and whether mask.data and scores.data are NULL; kv_lens, q_offsets and past_lens are read. */
 MHA_API mha_status mha_attention_workspace_size(const mha_context *context, const mha_attention_args *args,
