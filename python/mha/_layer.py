@@ -142,6 +142,7 @@ class Layer:
         q_offset: int | Integers | None = None,
         window: Window | None = None,
         scale: float | None = None,
+        softcap: float = 0.0,
         kv_lens: Integers | None = None,
         return_weights: bool = False,
         out: F32 | None = None,
@@ -155,7 +156,7 @@ class Layer:
             Queries are projected from it.
         kv : ndarray of float32, shape (batch, kv_len, kv_dim)
             Keys and values are projected from it; by default from `q`: self-attention.
-        mask, causal, q_offset, window, scale, kv_lens, threads
+        mask, causal, q_offset, window, scale, softcap, kv_lens, threads
             As in `attention`.
         return_weights : bool
             Also return the attention weights.
@@ -176,7 +177,7 @@ class Layer:
         return self._layer.forward(
             q,
             kv,
-            options(mask, causal, q_offset, window, scale, kv_lens),
+            options(mask, causal, q_offset, window, scale, softcap, kv_lens),
             bool(return_weights),
             out,
             _threads.resolve(threads),

@@ -15,6 +15,7 @@ class Options:
         window_left: int,
         window_right: int,
         scale: float | None,
+        softcap: float,
         kv_lens: Any,
     ) -> None: ...
 

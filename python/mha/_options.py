@@ -64,15 +64,13 @@ def _window(window: Window | None) -> tuple[int, int]:
     )
 
 
-def _scale(scale: float | None) -> float | None:
-    if scale is None:
-        return None
+def _number(name: str, value: float) -> float:
     try:
-        return math.copysign(scale, scale)  # float(), but not of text
+        return math.copysign(value, value)  # float(), but not of text
     except TypeError:
-        raise TypeError(f"scale is of type {type(scale).__name__}, expected a number") from None
+        raise TypeError(f"{name} is of type {type(value).__name__}, expected a number") from None
     except OverflowError:
-        raise ValueError(f"scale is {scale}, expected a finite float32") from None
+        raise ValueError(f"{name} is {value}, expected a finite float32") from None
 
 
 def options(
@@ -81,6 +79,7 @@ def options(
     q_offset: int | Integers | None,
     window: Window | None,
     scale: float | None,
+    softcap: float,
     kv_lens: Integers | None,
 ) -> _mha.Options:
     """Which keys a query attends to, and how scores are scaled."""
@@ -89,6 +88,7 @@ def options(
         bool(causal),
         *_offsets(q_offset),
         *_window(window),
-        _scale(scale),
+        None if scale is None else _number("scale", scale),
+        _number("softcap", softcap),
         None if kv_lens is None else _integers("kv_lens", kv_lens),
     )

@@ -1,6 +1,7 @@
 // Arrays of any library that speaks DLPack or the buffer protocol, as operands of libmha.
 #pragma once
 
+#include "exchange.h"
 #include "mha/mha.h"
 
 #include <nanobind/nanobind.h>
@@ -19,7 +20,7 @@ using Shape = std::vector<int64_t>;
 
 constexpr int64_t ANY = -1; // an extent that is free in an expected shape
 
-// An array and the name its errors call it by.  Holds a reference to the Python object's memory.
+// An array and the name its errors call it by.  Keeps its memory alive.
 class Array {
   public:
     enum Access { READ, WRITE };
@@ -28,12 +29,12 @@ class Array {
     Array() = default;
     Array(const char *name, nb::handle object, Access access, Elements elements = FLOATS);
 
-    bool given() const { return array_.is_valid(); }
+    bool given() const { return name_ != nullptr; }
     void *data() const { return data_; }
     mha_dtype dtype() const; // raises TypeError if it can be no such type
-    size_t rank() const { return array_.ndim(); }
-    size_t bytes() const { return array_.nbytes(); }
-    int64_t shape(size_t axis) const { return array_.shape_ptr()[axis]; }
+    size_t rank() const { return rank_; }
+    size_t bytes() const;
+    int64_t shape(size_t axis) const { return shape_[axis]; }
     int64_t stride(size_t axis) const; // as if row-major, if there is no element: such an array may claim anything
 
     // Raises ValueError unless the shape is the one expected, which `axes` describes.
@@ -48,14 +49,30 @@ class Array {
     const float *floats(int64_t size) const;
 
   private:
-    [[noreturn]] void refuse(nb::handle object) const;
+    static constexpr size_t MAX_RANK = 8;
+
+    void read_numpy(nb::handle object, Access access);
+    void read_exchange(nb::handle object, const DLPackExchangeAPI &api);
+    void read_dlpack(nb::handle object, Access access);
+    void adopt(const nb::dlpack::dltensor &tensor);
+    void expect_at_most_max_rank(size_t rank) const;
+    [[noreturn]] void refuse_read_only() const;
+    [[noreturn]] void refuse_type(nb::handle object) const;
+    [[noreturn]] void refuse_numpy(nb::handle object) const;
     [[noreturn]] void refuse_dtype(const std::string &dtype) const;
 
-    const char *name_ = "";
+    const char *name_ = nullptr;
     Elements elements_ = FLOATS;
-    nb::ndarray<nb::ro, nb::device::cpu> array_;
+    nb::object owner_; // of the memory, one of the two
+    nb::ndarray<nb::ro, nb::device::cpu> foreign_;
     void *data_ = nullptr;
+    nb::dlpack::dtype dtype_;
+    size_t rank_ = 0;
+    std::array<int64_t, MAX_RANK> shape_, stride_; // strides in elements
 };
+
+nb::handle numpy(const char *name); // an attribute of the module, never given back: for a static
+bool is_numpy(nb::handle object);
 
 // Which axes of a four-dimensional array are heads and tokens.
 struct Layout {
@@ -74,9 +91,6 @@ mha_score_tensor scores(const Array &array);
 
 // A mask that broadcasts to `shape` by NumPy's rules, through zero strides.
 mha_score_tensor broadcast_mask(const Array &array, const Shape &shape);
-
-// A new NumPy array of f32, uninitialised.
-nb::object empty(const Shape &shape);
 
 // Raises the Python error for a status that is not MHA_OK.
 [[noreturn]] void raise_status(mha_status status, const char *sentence);

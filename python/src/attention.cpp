@@ -1,4 +1,5 @@
 #include "context.h"
+#include "results.h"
 #include "run.h"
 
 namespace mha_python {
@@ -7,8 +8,8 @@ namespace {
 
 // The arrays of a call: they keep the memory that mha_attention_args points to.
 struct Operands {
-    Array q, k, v, out;
-    nb::object out_object;
+    Array q, k, v;
+    Result out;
     Shape q_shape, scores_shape; // in the order of the C API
 
     Operands(nb::handle q, nb::handle k, nb::handle v, nb::handle out, Layout layout);
@@ -25,9 +26,8 @@ Operands::Operands(nb::handle q_object, nb::handle k_object, nb::handle v_object
     v.expect({k.shape(0), k.shape(1), k.shape(2), ANY}, v_axes);
     if (v.shape(3) == 0) throw nb::value_error("v has a last dimension of 0, expected at least 1");
     const Shape out_shape = {q.shape(0), q.shape(1), q.shape(2), v.shape(3)};
-    out_object = out_given.is_none() ? empty(out_shape) : nb::borrow(out_given);
-    out = Array("out", out_object, Array::WRITE);
-    out.expect(out_shape, bhtd ? "[batch, q_heads, q_len, v_head_dim]" : "[batch, q_len, q_heads, v_head_dim]");
+    out = out_given.is_none() ? Result("out", q_object, out_shape, q.dtype()) : Result("out", out_given);
+    out.array().expect(out_shape, bhtd ? "[batch, q_heads, q_len, v_head_dim]" : "[batch, q_len, q_heads, v_head_dim]");
     q_shape = permute({q.shape(0), q.shape(1), q.shape(2), q.shape(3)}, layout);
     scores_shape = {q_shape[0], q_shape[1], q_shape[2], k.shape(layout.token)};
 }
@@ -35,10 +35,10 @@ Operands::Operands(nb::handle q_object, nb::handle k_object, nb::handle v_object
 constexpr Operation<mha_context, mha_attention_args> ATTENTION = {mha_attention_workspace_size, mha_attention,
                                                                   mha_attention_check};
 
-nb::object attention(const Context &context, nb::handle q, nb::handle k, nb::handle v, const Options &options,
+nb::object attention(const Context &context, nb::handle q_object, nb::handle k, nb::handle v, const Options &options,
                      bool return_lse, bool return_weights, bool bthd, nb::handle out, size_t threads) {
     const Layout layout = bthd ? BTHD : BHTD;
-    const Operands operands(q, k, v, out, layout);
+    const Operands operands(q_object, k, v, out, layout);
     mha_attention_args args;
     mha_attention_args_init(&args, sizeof args);
     args.batch = operands.q_shape[0];
@@ -51,25 +51,26 @@ nb::object attention(const Context &context, nb::handle q, nb::handle k, nb::han
     args.q = tensor(operands.q, layout);
     args.k = tensor(operands.k, layout);
     args.v = tensor(operands.v, layout);
-    args.out = tensor(operands.out, layout);
+    args.out = tensor(operands.out.array(), layout);
     options.apply(args, operands.scores_shape);
 
-    nb::list result;
-    result.append(operands.out_object);
-    Array lse, weights;
+    Result lse, weights;
     if (return_lse) {
-        result.append(empty({args.batch, args.q_heads, args.q_len}));
-        lse = Array("lse", result[nb::len(result) - 1], Array::WRITE);
-        args.lse = rows(lse);
+        lse = Result("lse", q_object, {args.batch, args.q_heads, args.q_len}, MHA_F32);
+        args.lse = rows(lse.array());
     }
     if (return_weights) {
-        result.append(empty(operands.scores_shape));
-        weights = Array("weights", result[nb::len(result) - 1], Array::WRITE);
-        args.scores = scores(weights);
+        weights = Result("weights", q_object, operands.scores_shape, MHA_F32);
+        args.scores = scores(weights.array());
         args.scores_mode = MHA_SCORES_SOFTMAX;
     }
     run(ATTENTION, context.handle.get(), args, threads);
-    return nb::len(result) == 1 ? operands.out_object : nb::object(nb::tuple(result));
+    if (!return_lse && !return_weights) return operands.out.object();
+    nb::list results;
+    results.append(operands.out.object());
+    if (return_lse) results.append(lse.object());
+    if (return_weights) results.append(weights.object());
+    return nb::tuple(results);
 }
 
 } // namespace

@@ -60,20 +60,23 @@ Context::Context(std::optional<std::string> isa, const std::string &exp) {
 }
 
 Options::Options(nb::handle mask, bool is_causal, int64_t q_offset, nb::handle q_offsets, int64_t window_left,
-                 int64_t window_right, std::optional<double> scale, nb::handle kv_lens)
+                 int64_t window_right, std::optional<double> scale, double softcap, nb::handle kv_lens)
     : mask(optional_array("mask", mask, Array::BOOLS_OR_FLOATS)),
       q_offsets(optional_array("q_offset", q_offsets, Array::INTEGERS)),
       kv_lens(optional_array("kv_lens", kv_lens, Array::INTEGERS)), is_causal(is_causal), q_offset(q_offset),
-      window_left(window_left), window_right(window_right), scale(scale_option(scale)) {}
+      window_left(window_left), window_right(window_right), scale(scale_option(scale)),
+      softcap(static_cast<float>(softcap)) {}
 
 void bind_context(nb::module_ &module) {
     nb::class_<Context>(module, "Context")
         .def(nb::init<std::optional<std::string>, const std::string &>(), nb::arg("isa").none(), nb::arg("exp"))
         .def_prop_ro("isa", [](const Context &context) { return mha_context_isa(context.handle.get()); });
     nb::class_<Options>(module, "Options")
-        .def(nb::init<nb::handle, bool, int64_t, nb::handle, int64_t, int64_t, std::optional<double>, nb::handle>(),
+        .def(nb::init<nb::handle, bool, int64_t, nb::handle, int64_t, int64_t, std::optional<double>, double,
+                      nb::handle>(),
              nb::arg("mask").none(), nb::arg("causal"), nb::arg("q_offset"), nb::arg("q_offsets").none(),
-             nb::arg("window_left"), nb::arg("window_right"), nb::arg("scale").none(), nb::arg("kv_lens").none());
+             nb::arg("window_left"), nb::arg("window_right"), nb::arg("scale").none(), nb::arg("softcap"),
+             nb::arg("kv_lens").none());
     module.def("version", &mha_version);
     module.def("isas", &isas);
     module.def("cpu_features", &cpu_features);

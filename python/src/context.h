@@ -19,10 +19,10 @@ struct Options {
     Array mask, q_offsets, kv_lens;
     bool is_causal;
     int64_t q_offset, window_left, window_right;
-    float scale;
+    float scale, softcap;
 
     Options(nb::handle mask, bool is_causal, int64_t q_offset, nb::handle q_offsets, int64_t window_left,
-            int64_t window_right, std::optional<double> scale, nb::handle kv_lens);
+            int64_t window_right, std::optional<double> scale, double softcap, nb::handle kv_lens);
 
     // scores: [batch, q_heads, q_len, kv_len]
     template <class Args> void apply(Args &args, const Shape &scores) const {
@@ -31,6 +31,7 @@ struct Options {
         args.window_left = window_left;
         args.window_right = window_right;
         args.scale = scale;
+        args.softcap = softcap;
         if (q_offsets.given()) args.q_offsets = q_offsets.integers(scores[0]);
         if (kv_lens.given()) args.kv_lens = kv_lens.integers(scores[0]);
         if (mask.given()) args.mask = broadcast_mask(mask, scores);

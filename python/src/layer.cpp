@@ -1,4 +1,5 @@
 #include "context.h"
+#include "results.h"
 #include "run.h"
 
 #include <algorithm>
@@ -119,16 +120,15 @@ nb::object forward(const Layer &layer, nb::handle q_object, nb::handle kv_object
     const Array q("q", q_object, Array::READ);
     q.expect({ANY, ANY, layer.sizes.q_dim}, "[batch, q_len, q_dim]");
     const Shape out_shape = {q.shape(0), q.shape(1), layer.sizes.out_dim};
-    const nb::object out_object = out_given.is_none() ? empty(out_shape) : nb::borrow(out_given);
-    const Array out("out", out_object, Array::WRITE);
-    out.expect(out_shape, "[batch, q_len, out_dim]");
+    const Result out = out_given.is_none() ? Result("out", q_object, out_shape, q.dtype()) : Result("out", out_given);
+    out.array().expect(out_shape, "[batch, q_len, out_dim]");
     Array kv;
     mha_layer_args args;
     mha_layer_args_init(&args, sizeof args);
     args.batch = q.shape(0);
     args.q_len = q.shape(1);
     args.q = activation(q);
-    args.out = activation(out);
+    args.out = activation(out.array());
     if (!kv_object.is_none()) {
         kv = Array("kv", kv_object, Array::READ);
         kv.expect({args.batch, ANY, layer.sizes.kv_dim}, "[batch, kv_len, kv_dim]");
@@ -137,15 +137,14 @@ nb::object forward(const Layer &layer, nb::handle q_object, nb::handle kv_object
     }
     const Shape scores_shape = {args.batch, layer.sizes.q_heads, args.q_len, kv.given() ? args.kv_len : args.q_len};
     options.apply(args, scores_shape);
-    const nb::object weights_object = return_weights ? empty(scores_shape) : nb::none();
-    Array weights;
+    Result weights;
     if (return_weights) {
-        weights = Array("weights", weights_object, Array::WRITE);
-        args.scores = scores(weights);
+        weights = Result("weights", q_object, scores_shape, MHA_F32);
+        args.scores = scores(weights.array());
         args.scores_mode = MHA_SCORES_SOFTMAX;
     }
     run(FORWARD, layer.handle.get(), args, threads);
-    return return_weights ? nb::object(nb::make_tuple(out_object, weights_object)) : out_object;
+    return return_weights ? nb::object(nb::make_tuple(out.object(), weights.object())) : out.object();
 }
 
 } // namespace

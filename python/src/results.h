@@ -1,0 +1,24 @@
+// Arrays that a call writes.
+#pragma once
+
+#include "arrays.h"
+
+namespace mha_python {
+
+// What a call writes: the array of `out=`, or a new one of the same kind as an input.
+class Result {
+  public:
+    Result() = default;
+    Result(const char *name, nb::handle given);
+    Result(const char *name, nb::handle model, const Shape &shape, mha_dtype dtype);
+
+    const Array &array() const { return array_; }
+    nb::object object() const; // once it is written
+
+  private:
+    nb::object object_;
+    nb::object convert_; // what makes an array of the model's kind of object_; none: it is one
+    Array array_;
+};
+
+} // namespace mha_python
