@@ -52,7 +52,7 @@ def _offsets(q_offset: Any) -> tuple[int, NDArray[np.int64] | None]:
     return 0, _integers("q_offset", q_offset)
 
 
-def _window(window: Window | None) -> tuple[int, int]:
+def window_of(window: Window | None) -> tuple[int, int]:
     if window is None:
         return -1, -1
     if not isinstance(window, (tuple, list)) or len(window) != 2:
@@ -87,7 +87,7 @@ def options(
         mask,
         bool(causal),
         *_offsets(q_offset),
-        *_window(window),
+        *window_of(window),
         None if scale is None else _number("scale", scale),
         _number("softcap", softcap),
         None if kv_lens is None else _integers("kv_lens", kv_lens),

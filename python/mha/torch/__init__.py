@@ -1,0 +1,7 @@
+"""Attention of PyTorch tensors in CPU memory, computed by libmha without a copy; for inference."""
+
+from mha.torch._attention import attention
+from mha.torch._enable import enable
+from mha.torch._sdpa import scaled_dot_product_attention
+
+__all__ = ["attention", "enable", "scaled_dot_product_attention"]
