@@ -47,7 +47,7 @@ def _offsets(q_offset: Any) -> tuple[int, NDArray[np.int64] | None]:
     """One offset, or one of each batch item."""
     if q_offset is None:
         return 0, None
-    if np.ndim(q_offset) == 0:
+    if isinstance(q_offset, int) or np.ndim(q_offset) == 0:
         return integer("q_offset", q_offset), None
     return 0, _integers("q_offset", q_offset)
 

@@ -26,7 +26,9 @@ Operands::Operands(nb::handle q_object, nb::handle k_object, nb::handle v_object
     v.expect({k.shape(0), k.shape(1), k.shape(2), ANY}, v_axes);
     if (v.shape(3) == 0) throw nb::value_error("v has a last dimension of 0, expected at least 1");
     const Shape out_shape = {q.shape(0), q.shape(1), q.shape(2), v.shape(3)};
-    out = out_given.is_none() ? Result("out", q_object, out_shape, q.dtype()) : Result("out", out_given);
+    // [batch, tokens, heads, dim] in memory, if possible: the next thing done is to join the heads of a token.
+    const Result::Memory memory = bhtd ? Result::SWAPPED : Result::ROW_MAJOR;
+    out = out_given.is_none() ? Result("out", q_object, out_shape, q.dtype(), memory) : Result("out", out_given);
     out.array().expect(out_shape, bhtd ? "[batch, q_heads, q_len, v_head_dim]" : "[batch, q_len, q_heads, v_head_dim]");
     q_shape = permute({q.shape(0), q.shape(1), q.shape(2), q.shape(3)}, layout);
     scores_shape = {q_shape[0], q_shape[1], q_shape[2], k.shape(layout.token)};

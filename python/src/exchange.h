@@ -8,7 +8,15 @@
 
 namespace mha_python {
 
-struct DLManagedTensorVersioned; // owned by whoever holds it; only passed on here
+struct DLManagedTensorVersioned { // owned by whoever holds it
+    struct {
+        uint32_t major, minor;
+    } version;
+    void *manager_ctx;
+    void (*deleter)(DLManagedTensorVersioned *self);
+    uint64_t flags;
+    nanobind::dlpack::dltensor dl_tensor;
+};
 
 struct DLPackExchangeAPI {
     struct {

@@ -26,7 +26,8 @@ nb::object numpy_array(const Shape &shape, mha_dtype dtype, nb::handle like) {
 
 void set_error(void *, const char *, const char *message) { PyErr_SetString(PyExc_MemoryError, message); }
 
-nb::object exchange_array(const DLPackExchangeAPI &api, Shape shape, mha_dtype dtype) {
+nb::object exchange_array(const DLPackExchangeAPI &api, Shape shape, mha_dtype dtype, Result::Memory memory) {
+    if (memory == Result::SWAPPED) std::swap(shape[1], shape[2]);
     nb::dlpack::dltensor prototype;
     prototype.device.device_type = nb::device::cpu::value;
     prototype.ndim = static_cast<int32_t>(shape.size());
@@ -35,6 +36,10 @@ nb::object exchange_array(const DLPackExchangeAPI &api, Shape shape, mha_dtype d
     DLManagedTensorVersioned *tensor = nullptr;
     void *object = nullptr;
     if (api.managed_tensor_allocator(&prototype, &tensor, nullptr, set_error) != 0) throw nb::python_error();
+    if (memory == Result::SWAPPED) {
+        std::swap(tensor->dl_tensor.shape[1], tensor->dl_tensor.shape[2]);
+        std::swap(tensor->dl_tensor.strides[1], tensor->dl_tensor.strides[2]);
+    }
     if (api.managed_tensor_to_py_object_no_sync(tensor, &object) != 0) throw nb::python_error();
     return nb::steal(static_cast<PyObject *>(object));
 }
@@ -61,9 +66,9 @@ nb::object dlpack_array(const Shape &shape, mha_dtype dtype) {
 
 Result::Result(const char *name, nb::handle given) : object_(nb::borrow(given)), array_(name, given, Array::WRITE) {}
 
-Result::Result(const char *name, nb::handle model, const Shape &shape, mha_dtype dtype) {
+Result::Result(const char *name, nb::handle model, const Shape &shape, mha_dtype dtype, Memory memory) {
     if (is_numpy(model)) object_ = numpy_array(shape, dtype, model);
-    else if (const DLPackExchangeAPI *api = exchange_api(model)) object_ = exchange_array(*api, shape, dtype);
+    else if (const DLPackExchangeAPI *api = exchange_api(model)) object_ = exchange_array(*api, shape, dtype, memory);
     else if (convert_ = from_dlpack(model); convert_.is_none()) object_ = numpy_array(shape, dtype, model);
     else object_ = dlpack_array(shape, dtype);
     array_ = Array(name, object_, Array::WRITE);

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mha import _context, _mha, _threads
-from mha._options import options, window_of
+from mha._options import window_of
 
 if TYPE_CHECKING:
     from mha._options import Window
@@ -24,15 +24,9 @@ _library.define(
 )
 
 
-def _new_result(query: Tensor, value: Tensor, bthd: bool) -> Tensor:
-    """In the order of memory [batch, tokens, heads, dim], which the output projection reads, whatever that of the axes."""
-    shape = (*query.shape[:3], value.shape[3])
-    return torch.empty_permuted(shape, (0, 1, 2, 3) if bthd else (0, 2, 1, 3), dtype=query.dtype, device=query.device)
-
-
 def _readable(tensor: Tensor) -> Tensor:
     """The library reads any strides but those of a last dimension that is not contiguous."""
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+    return tensor if tensor.is_contiguous() or tensor.stride(-1) == 1 else tensor.contiguous()
 
 
 @torch.library.impl(_library, "attention", "CPU")  # type: ignore[untyped-decorator]
@@ -52,32 +46,23 @@ def _compute(
     bthd: bool = False,
     threads: int | None = None,
 ) -> Tensor:
-    out = _new_result(query, value, bthd)
-    _mha.attention(
+    result: Tensor = _mha.attention(
         _context.resolve(None),
         _readable(query),
         _readable(key),
         _readable(value),
-        options(
-            mask,
-            causal,
-            q_offset if q_offsets is None else q_offsets.numpy(),
-            (window_left, window_right),
-            scale,
-            softcap,
-            None if kv_lens is None else kv_lens.numpy(),
-        ),
+        _mha.Options(mask, causal, q_offset, q_offsets, window_left, window_right, scale, softcap, kv_lens),
         False,
         False,
         bthd,
-        out,
+        None,
         torch.get_num_threads() if threads is None else _threads.resolve(threads),
     )
-    return out
+    return result
 
 
 @torch.library.register_fake("mha::attention", lib=_library)
-def _result_of_fake(
+def _fake(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -93,7 +78,8 @@ def _result_of_fake(
     bthd: bool = False,
     threads: int | None = None,
 ) -> Tensor:
-    return _new_result(query, value, bthd)
+    shape = (*query.shape[:3], value.shape[3])
+    return torch.empty_permuted(shape, (0, 1, 2, 3) if bthd else (0, 2, 1, 3), dtype=query.dtype, device=query.device)
 
 
 operator = torch.ops.mha.attention.default
