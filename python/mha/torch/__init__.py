@@ -2,6 +2,7 @@
 
 from mha.torch._attention import attention
 from mha.torch._enable import enable
+from mha.torch._multihead import MultiheadAttention
 from mha.torch._sdpa import scaled_dot_product_attention
 
-__all__ = ["attention", "enable", "scaled_dot_product_attention"]
+__all__ = ["MultiheadAttention", "attention", "enable", "scaled_dot_product_attention"]

@@ -24,7 +24,7 @@ _library.define(
 )
 
 
-def _readable(tensor: Tensor) -> Tensor:
+def readable(tensor: Tensor) -> Tensor:
     """The library reads any strides but those of a last dimension that is not contiguous."""
     return tensor if tensor.is_contiguous() or tensor.stride(-1) == 1 else tensor.contiguous()
 
@@ -48,9 +48,9 @@ def _compute(
 ) -> Tensor:
     result: Tensor = _mha.attention(
         _context.resolve(None),
-        _readable(query),
-        _readable(key),
-        _readable(value),
+        readable(query),
+        readable(key),
+        readable(value),
         _mha.Options(mask, causal, q_offset, q_offsets, window_left, window_right, scale, softcap, kv_lens),
         False,
         False,
