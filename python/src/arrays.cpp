@@ -45,8 +45,16 @@ std::string type_of(nb::handle object) { return nb::type_name(object.type()).c_s
 [[noreturn]] void type_error(const std::string &sentence) { throw nb::type_error(sentence.c_str()); }
 [[noreturn]] void value_error(const std::string &sentence) { throw nb::value_error(sentence.c_str()); }
 
+// None that is valid, if the object has no buffer.
+nb::object view_of_buffer(nb::handle object) {
+    const auto view = nb::steal(PyMemoryView_FromObject(object.ptr()));
+    if (!view.is_valid()) PyErr_Clear();
+    return view;
+}
+
 bool is_bfloat16(nb::handle numpy_array) {
-    return nb::cast<std::string>(nb::str(numpy_array.attr("dtype"))) == "bfloat16";
+    const nb::object dtype = numpy_array.attr("dtype");
+    return std::strcmp(nb::str(dtype).c_str(), "bfloat16") == 0;
 }
 
 // Of struct's formats; lanes = 0 if it is none that NumPy's numbers and DLPack have in common.
@@ -82,10 +90,9 @@ Array::Array(const char *name, nb::handle object, Access access, Elements elemen
 
 // The buffer protocol has no bfloat16: ml_dtypes' arrays are viewed as integers.
 void Array::read_numpy(nb::handle object, Access access) {
-    owner_ = nb::steal(PyMemoryView_FromObject(object.ptr()));
+    owner_ = view_of_buffer(object);
     const bool bfloat16 = !owner_.is_valid() && is_bfloat16(object);
-    if (!owner_.is_valid()) PyErr_Clear();
-    if (bfloat16) owner_ = nb::steal(PyMemoryView_FromObject(nb::object(object.attr("view")("uint16")).ptr()));
+    if (bfloat16) owner_ = view_of_buffer(object.attr("view")("uint16"));
     if (!owner_.is_valid()) refuse_numpy(object);
     const Py_buffer &buffer = *PyMemoryView_GET_BUFFER(owner_.ptr());
     dtype_ = bfloat16 ? nb::dlpack::dtype{static_cast<uint8_t>(Code::Bfloat), 16, 1} : dtype_of(buffer);

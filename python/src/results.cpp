@@ -48,7 +48,7 @@ nb::object exchange_array(const DLPackExchangeAPI &api, Shape shape, mha_dtype d
 nb::object from_dlpack(nb::handle model) {
     if (nb::hasattr(model, "__array_namespace__"))
         return nb::getattr(model.attr("__array_namespace__")(), "from_dlpack", nb::none());
-    const auto module = nb::cast<std::string>(model.type().attr("__module__"));
+    const auto module = std::string(nb::str(nb::object(model.type().attr("__module__"))).c_str());
     return nb::getattr(nb::module_::import_(module.substr(0, module.find('.')).c_str()), "from_dlpack", nb::none());
 }
 

@@ -78,7 +78,6 @@ TYPE_ERRORS = {
     "q is a list": ({"q": [[[[1.0]]]]}, "q is of type list, expected an array"),
     "k is None": ({"k": None}, "k is of type NoneType, expected an array"),
     "q in double": ({"q": np.ones((2, 4, 6, 8))}, "q has dtype float64, expected float32"),
-    "q in half": ({"q": np.ones((2, 4, 6, 8), np.float16)}, "q.dtype is MHA_F16"),
     "v of integers": ({"v": np.ones((2, 2, 7, 5), np.int32)}, "v has dtype int32, expected float32"),
     "q of booleans": ({"q": np.ones((2, 4, 6, 8), bool)}, "q has dtype bool, expected float32"),
     "q of the other byte order": ({"q": np.ones((2, 4, 6, 8), ">f4")}, "q has dtype >f4, expected float32"),

@@ -13,7 +13,10 @@ class MultiheadAttention(nn.Module):
     """A `torch.nn.MultiheadAttention` for inference, whose forward pass runs on `mha.Layer`.
 
     Made by `from_torch`. It has packed weights of its own, no parameters, and computes what the original computes in
-    evaluation mode.
+    evaluation mode; in float32, whatever the dtype of tensors and weights.
+
+    `torch.nn.TransformerEncoder` and `TransformerDecoder` run on it if their layers' attention is replaced; set the
+    encoder's `use_nested_tensor` to False then, because it would read weights of the first layer by itself.
     """
 
     # As of a module without biases, which keeps torch.nn.TransformerEncoderLayer from reading weights by itself.
@@ -76,7 +79,7 @@ class MultiheadAttention(nn.Module):
         -------
         out : Tensor, shape as query
             A query that sees no key gets the output projection's bias, where PyTorch gives NaN.
-        weights : Tensor of float32, shape ([batch,] [num_heads,] q_len, kv_len), or None
+        weights : Tensor, shape ([batch,] [num_heads,] q_len, kv_len), or None
             Without num_heads if `average_attn_weights`.
 
         Raises
@@ -91,7 +94,7 @@ class MultiheadAttention(nn.Module):
             raise ValueError("key and value are different tensors, expected the same one: mha.Layer projects both from it")
         if is_causal and attn_mask is None:
             raise ValueError("attn_mask is None, expected the causal mask that is_causal=True announces")
-        out = torch.empty_like(query, memory_format=torch.contiguous_format)
+        out = torch.empty_like(query, dtype=torch.float32, memory_format=torch.contiguous_format)
         q, kv = self._batched(query), self._batched(key)
         result = self._layer(
             q,
@@ -102,13 +105,15 @@ class MultiheadAttention(nn.Module):
             out=self._batched(out),
             threads=torch.get_num_threads(),
         )
+        out = out.to(query.dtype)
         if not need_weights:
             return out, None
-        weights: Tensor = result[1].mean(1) if average_attn_weights else result[1]
+        weights = (result[1].mean(1) if average_attn_weights else result[1]).to(query.dtype)
         return out, weights if query.dim() == 3 else weights[0]
 
     def _batched(self, x: Tensor) -> Tensor:
-        """[batch, tokens, width]"""
+        """[batch, tokens, width] of float32"""
+        x = x.float()
         if x.dim() == 2:
             return readable(x).unsqueeze(0)
         return readable(x if self.batch_first else x.transpose(0, 1))
@@ -134,9 +139,8 @@ def _pack(module: nn.MultiheadAttention) -> mha.Layer:
         weights |= {"wq": module.q_proj_weight, "wk": module.k_proj_weight, "wv": module.v_proj_weight}
         if module.in_proj_bias is not None:
             weights |= dict(zip(("bq", "bk", "bv"), module.in_proj_bias.chunk(3), strict=True))
-    given = {name: weight.detach() for name, weight in weights.items() if weight is not None}
-    biases = {name: bias.float() for name, bias in given.items() if name.startswith("b")}
-    return mha.Layer(**{**given, **biases}, q_heads=module.num_heads)
+    given = {name: weight.detach().float() for name, weight in weights.items() if weight is not None}
+    return mha.Layer(**given, q_heads=module.num_heads)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
