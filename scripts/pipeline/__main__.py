@@ -7,20 +7,26 @@ import time
 
 from pipeline.build import LOGS, Broken
 from pipeline.results import FAILED, PASSED, SKIPPED, Isas, Result
-from pipeline.stages import QUICK_STAGES, STAGES
+from pipeline.stages import LIGHT_STAGES, QUICK_STAGES, STAGES
 
 SHOWN_LINES = 12  # of what a failed test printed
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(prog="scripts/test", description="Runs the tests of libmha.")
-    parser.add_argument("--quick", action="store_true", help=f"only {', '.join(QUICK_STAGES)}, with fewer cases")
+    extent = parser.add_mutually_exclusive_group()
+    extent.add_argument("--quick", action="store_true", help=f"only {', '.join(QUICK_STAGES)}, with fewer cases")
+    extent.add_argument("--all", action="store_true", help="also those that need PyTorch, Transformers and ONNX")
     parser.add_argument("--list", action="store_true", help="print the stages and what they do")
     parser.add_argument("stages", nargs="*", metavar="stage", help="only these")
     arguments = parser.parse_args()
     if unknown := set(arguments.stages) - set(STAGES):
         parser.error(f"unknown stage {', '.join(sorted(unknown))}, expected some of {', '.join(STAGES)}")
     return arguments
+
+
+def chosen(arguments):
+    return arguments.stages or (QUICK_STAGES if arguments.quick else STAGES if arguments.all else LIGHT_STAGES)
 
 
 def run_stage(name, quick):
@@ -54,7 +60,7 @@ def main():
 
     LOGS.mkdir(parents=True, exist_ok=True)
     results, isas = [], Isas()
-    for name in arguments.stages or (QUICK_STAGES if arguments.quick else STAGES):
+    for name in chosen(arguments):
         start = time.monotonic()
         print(f"{name:12}", end="", flush=True)
         stage_results, stage_isas = run_stage(name, arguments.quick)

@@ -42,8 +42,12 @@ def thread(quick):
     return [built, *results], isas
 
 
+def compile_arm():
+    return compile_only("aarch64", [TESTS, f"--cross-file={ROOT}/cross/aarch64-linux-gnu.ini"], {})
+
+
 def emulate_arm(cpu, name):
-    directory, built = compile_only("aarch64", [TESTS, f"--cross-file={ROOT}/cross/aarch64-linux-gnu.ini"], {})
+    directory, built = compile_arm()
     results, isas = run_tests(directory, name, ["--suite=quick", "--timeout-multiplier=4"], QUICK | {"QEMU_CPU": cpu})
     return [built, *results], isas
 
@@ -123,18 +127,59 @@ def installed(quick):
     return consumers.results(), Isas()
 
 
-def python(quick):
-    """the Python package, installed from this tree"""
-    run([ROOT / "scripts" / "install-python"], "python")
-    log = LOGS / "pytest.xml"
+def pytest(interpreter, name, *arguments):
+    log = LOGS / f"{name}.xml"
     log.unlink(missing_ok=True)
-    status, output = try_run(["python", "-m", "pytest", "-q", "--tb=short", f"--junitxml={log}"], "python")
+    status, output = try_run([interpreter, "-m", "pytest", "-q", "--tb=short", f"--junitxml={log}", *arguments], name)
     results = of_pytest(log) if log.exists() else []
     if not results or (status != 0 and not any(result.outcome == FAILED for result in results)):
         raise Broken(f"pytest: exit status {status}", output)
+    return results
+
+
+def python(quick):
+    """the Python package, installed from this tree"""
+    run([ROOT / "scripts" / "install-python"], "python")
+    results = pytest("python", "python")
     status, output = try_run(["python", "-c", readme_example("python")], "python")
     results.append(check("python: README's example runs", status == 0, output))
     return results, Isas()
+
+
+# The environment with PyTorch, Transformers and ONNX.
+FRAMEWORKS = ".venv-all"
+
+
+def python_of_frameworks(log):
+    run([ROOT / "scripts" / "setup", "all"], log)
+    return ROOT / FRAMEWORKS / "bin" / "python"
+
+
+def frameworks(quick):
+    """the Python package with PyTorch, Transformers and ONNX, in .venv-all"""
+    interpreter = python_of_frameworks("frameworks")
+    run([ROOT / "scripts" / "install-python", FRAMEWORKS], "frameworks")
+    return pytest(interpreter, "frameworks", "python/tests/frameworks"), Isas()
+
+
+def onnx(quick):
+    """ONNX's own cases of its operator Attention in C, on every instruction set and emulated CPU"""
+    cases = BUILD / "onnx-cases.bin"
+    run([python_of_frameworks("onnx"), ROOT / "scripts" / "onnx_cases", cases], "onnx")
+    env = {"MHA_ONNX_CASES": str(cases)}
+    native, built = compile_only("gcc", ALL)
+    runs = [(native, "onnx", [], {})]
+    results, isas = [built], Isas()
+    if IS_X86:
+        arm, built = compile_arm()
+        results.append(built)
+        runs.append((native, "onnx-x86-64-v1", ["--wrapper=qemu-x86_64"], OLD_X86))
+        runs.append((arm, "onnx-aarch64", [], {"QEMU_CPU": "cortex-a57"}))
+    for directory, name, arguments, cpu in runs:
+        of_run, isas_of_run = run_tests(directory, name, ["--suite=onnx", *arguments], env | cpu)
+        results += of_run
+        isas.add(isas_of_run)
+    return results, isas
 
 
 def formatting(quick):
@@ -166,5 +211,8 @@ STAGES = {
     "x86-64-v1": only_on_x86("x86-64-v1", x86_64_v1),
     "aarch64": only_on_x86("aarch64", aarch64),
     "aarch64-max": only_on_x86("aarch64-max", aarch64_max),
+    "frameworks": frameworks,
+    "onnx": onnx,
 }
+LIGHT_STAGES = [name for name in STAGES if name not in ("frameworks", "onnx")]
 QUICK_STAGES = ["gcc", "objects", "headers", "format", "python"]
