@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     F32 = NDArray[np.float32]
 
+_WEIGHTS = 3  # MHA_SCORES_SOFTMAX
+
 
 def attention(
     q: F32,
@@ -107,7 +109,7 @@ def attention(
         v,
         options(mask, causal, q_offset, window, scale, softcap, kv_lens),
         bool(return_lse),
-        bool(return_weights),
+        _WEIGHTS if return_weights else None,
         layout == "bthd",
         out,
         _threads.resolve(threads),

@@ -60,7 +60,7 @@ class Layer:
     Examples
     --------
     >>> layer = mha.Layer(wq, wk, wv, wo, q_heads=12)
-    >>> y = layer(q, causal=True)
+    >>> y = layer(x, causal=True)
     >>> np.save("layer.npy", layer.packed)
     >>> layer = mha.Layer.from_packed(np.load("layer.npy", mmap_mode="r"))
     """

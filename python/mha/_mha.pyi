@@ -32,7 +32,7 @@ def attention(
     v: Any,
     options: Options,
     return_lse: bool,
-    return_weights: bool,
+    scores_mode: int | None,
     bthd: bool,
     out: Any,
     threads: int,

@@ -97,7 +97,7 @@ def _past_len(past_key: Array | None, past_value: Array | None, nonpad: Array | 
         raise ValueError("past_key and nonpad_kv_seqlen are both given, expected one of them")
     if past_key.ndim != 4:
         raise ValueError(f"past_key has {past_key.ndim} dimensions, expected 4")
-    return past_key.shape[2]
+    return int(past_key.shape[2])
 
 
 def _whole_mask(mask: Array, keys: int) -> Array:

@@ -8,6 +8,8 @@ reference implementation runs them. A model with any other node is refused.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,18 +21,30 @@ from mha._onnx_attention import attention
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from mha import Context
     from mha._onnx_attention import Array
 
+    Step = Callable[..., Sequence[Array | None]]
     Inputs = Mapping[str, Array] | Sequence[Array]
 
 __all__ = ["Backend", "BackendRep", "run_model"]
 
 _NEWEST = 25  # version of Attention that is understood
-_MOVERS = frozenset(
-    "Cast CastLike Concat Constant Identity Reshape Slice Split Squeeze TensorScatter Transpose Unsqueeze".split()
+_MOVERS = (
+    "Cast",
+    "CastLike",
+    "Concat",
+    "Constant",
+    "Identity",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "TensorScatter",
+    "Transpose",
+    "Unsqueeze",
 )
 
 
@@ -74,7 +88,7 @@ def run_model(
     --------
     >>> from onnx import TensorProto, helper
     >>> def declare(name):
-    ...     return helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+    ...     return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", "heads", "tokens", "dim"])
     >>> node = helper.make_node("Attention", ["Q", "K", "V"], ["Y"], is_causal=1)
     >>> graph = helper.make_graph([node], "causal", [declare(name) for name in "QKV"], [declare("Y")])
     >>> model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 25)])
@@ -82,7 +96,7 @@ def run_model(
     >>> np.array_equal(y, mha.attention(q, k, v, causal=True))
     True
     """
-    return BackendRep(_load(model), threads=threads, context=context).run(inputs)
+    return Backend.prepare(_load(model), threads=threads, context=context).run(inputs)
 
 
 class Backend(onnx.backend.base.Backend):
@@ -105,8 +119,8 @@ class Backend(onnx.backend.base.Backend):
         NotImplementedError, ValueError, onnx.checker.ValidationError
             As in `run_model`.
         """
-        if not cls.supports_device(device):
-            raise ValueError(f"device is {device!r}, expected 'CPU'")
+        cls._expect_cpu(device)
+        super().prepare(model, device)
         return BackendRep(model, threads=kwargs.get("threads"), context=kwargs.get("context"))
 
     @classmethod
@@ -138,42 +152,44 @@ class Backend(onnx.backend.base.Backend):
         named tuple of ndarray
             As of `run_model`.
         """
+        cls._expect_cpu(device)
+        super().run_node(node, inputs, device, outputs_info, **kwargs)
         present = [name for name in node.input if name]
-        arrays = inputs if isinstance(inputs, dict) else dict(zip(present, inputs, strict=True))
+        arrays = inputs if isinstance(inputs, Mapping) else dict(zip(present, inputs, strict=True))
         declared = [
             onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(arrays[name].dtype), None)
             for name in present
         ]
         results = [onnx.ValueInfoProto(name=name) for name in node.output if name]
         opset = onnx.helper.make_opsetid("", kwargs.get("opset_version", _NEWEST))
-        model = onnx.helper.make_model(
-            onnx.helper.make_graph([node], "node", declared, results), opset_imports=[opset]
-        )
-        return cls.prepare(model, device, **kwargs).run(arrays)
+        graph = onnx.helper.make_graph([node], "node", declared, results)
+        model = onnx.helper.make_model(graph, opset_imports=[opset])
+        return BackendRep(model, threads=kwargs.get("threads"), context=kwargs.get("context")).run(arrays)
 
     @classmethod
     def supports_device(cls, device: str) -> bool:
         """Whether `device` is the CPU."""
         return device.partition(":")[0] == "CPU"
 
+    @classmethod
+    def _expect_cpu(cls, device: str) -> None:
+        if not cls.supports_device(device):
+            raise ValueError(f"device is {device!r}, expected 'CPU'")
+
 
 class BackendRep(onnx.backend.base.BackendRep):
     """A model that is ready to run; made by `Backend.prepare`."""
 
     def __init__(self, model: onnx.ModelProto, *, threads: int | None, context: Context | None) -> None:
-        onnx.checker.check_model(model)
         opsets = {opset.domain: opset.version for opset in model.opset_import}
         graph = model.graph
         self._constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
-        self._declared = {value.name: value.type.tensor_type.elem_type for value in graph.input}
-        self._outputs = [value.name for value in graph.output]
-        self._threads, self._context = threads, context
-        for node in graph.node:
-            _expect_known(node, opsets)
-        self._movers = {
-            index: _reference(node, opsets) for index, node in enumerate(graph.node) if node.op_type != "Attention"
+        self._declared = {
+            value.name: onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type) for value in graph.input
         }
-        self._nodes = list(graph.node)
+        self._outputs = [value.name for value in graph.output]
+        self._results = onnx.backend.base.namedtupledict("Outputs", self._outputs)
+        self._steps = [(node, _step(node, opsets, threads, context)) for node in graph.node]
 
     def run(self, inputs: Inputs, **kwargs: Any) -> Any:
         """Compute the outputs.
@@ -193,31 +209,21 @@ class BackendRep(onnx.backend.base.BackendRep):
         ValueError, TypeError
             As in `run_model`.
         """
-        values: dict[str, Array] = self._constants | self._named(inputs)
-        for index, node in enumerate(self._nodes):
+        values: dict[str, Any] = self._constants | self._named(inputs)
+        for node, step in self._steps:
             try:
-                results = self._run_node(index, node, values)
+                results = step(*(values[name] if name else None for name in node.input))
             except TypeError as error:
                 raise TypeError(f"{_describe(node)}: {error}") from error
             except ValueError as error:
                 raise ValueError(f"{_describe(node)}: {error}") from error
-            values |= {name: result for name, result in zip(node.output, results, strict=False) if name}
-        outputs = onnx.backend.base.namedtupledict("Outputs", self._outputs)
-        return outputs(*(values[name] for name in self._outputs))
-
-    def _run_node(self, index: int, node: onnx.NodeProto, values: dict[str, Array]) -> Sequence[Array | None]:
-        if node.op_type != "Attention":
-            present = {name: values[name] for name in node.input if name}
-            return self._movers[index].run(None, present)  # type: ignore[no-any-return]
-        attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
-        operands = [values[name] if name else None for name in node.input]
-        with_scores = len(node.output) == 4 and node.output[3] != ""
-        return attention(*operands, with_scores=with_scores, threads=self._threads, context=self._context, **attributes)
+            values |= zip(node.output, results, strict=False)
+        return self._results(*(values[name] for name in self._outputs))
 
     def _named(self, inputs: Inputs) -> dict[str, Array]:
         """The graph's inputs by name."""
         wanted = [name for name in self._declared if name not in self._constants]
-        if not hasattr(inputs, "keys"):
+        if not isinstance(inputs, Mapping):
             if len(inputs) != len(wanted):
                 raise ValueError(f"inputs are {len(inputs)}, expected {len(wanted)}: {', '.join(wanted)}")
             inputs = dict(zip(wanted, inputs, strict=True))
@@ -227,9 +233,8 @@ class BackendRep(onnx.backend.base.BackendRep):
         for name, array in arrays.items():
             if name not in self._declared:
                 raise ValueError(f"inputs have {name}, expected only {', '.join(self._declared)}")
-            declared = onnx.helper.tensor_dtype_to_np_dtype(self._declared[name])
-            if array.dtype != declared:
-                raise TypeError(f"input {name} has dtype {array.dtype}, expected {declared}")
+            if array.dtype != self._declared[name]:
+                raise TypeError(f"input {name} has dtype {array.dtype}, expected {self._declared[name]}")
         return arrays
 
 
@@ -241,21 +246,31 @@ def _load(model: onnx.ModelProto | bytes | str | os.PathLike[str]) -> onnx.Model
 
 def _describe(node: onnx.NodeProto) -> str:
     name = f" {node.name!r}" if node.name else ""
-    return f"node{name} of operator {node.op_type}, which computes {', '.join(filter(None, node.output))}"
-
-
-def _expect_known(node: onnx.NodeProto, opsets: dict[str, int]) -> None:
     operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-    if operator == "Attention":
+    return f"node{name} (operator {operator}, output {', '.join(filter(None, node.output))})"
+
+
+def _step(node: onnx.NodeProto, opsets: dict[str, int], threads: int | None, context: Context | None) -> Step:
+    """What computes the outputs of a node from its inputs, None for those that are left out."""
+    if node.domain == "" and node.op_type == "Attention":
         version = onnx.defs.get_schema("Attention", opsets[""]).since_version
         if version > _NEWEST:
             raise NotImplementedError(f"{_describe(node)} is of version {version}, expected at most {_NEWEST}")
-    elif operator not in _MOVERS:
-        known = ", ".join(sorted(_MOVERS))
-        raise NotImplementedError(f"{_describe(node)} is not run here, only Attention, {known}")
+        attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        with_scores = len(node.output) == 4
+        return partial(attention, with_scores=with_scores, threads=threads, context=context, **attributes)
+    if node.domain == "" and node.op_type in _MOVERS:
+        return _reference(node, opsets)
+    raise NotImplementedError(f"{_describe(node)} is not run here, only Attention, {', '.join(_MOVERS)}")
 
 
-def _reference(node: onnx.NodeProto, opsets: dict[str, int]) -> ReferenceEvaluator:
+def _reference(node: onnx.NodeProto, opsets: dict[str, int]) -> Step:
     """ONNX's own implementation of a node."""
-    names = [[onnx.ValueInfoProto(name=name) for name in side if name] for side in (node.input, node.output)]
-    return ReferenceEvaluator(onnx.helper.make_graph([node], "node", *names), opsets=opsets)
+    inputs, outputs = ([onnx.ValueInfoProto(name=name) for name in side if name] for side in (node.input, node.output))
+    evaluator = ReferenceEvaluator(onnx.helper.make_graph([node], "node", inputs, outputs), opsets=opsets)
+
+    def step(*operands: Array | None) -> Sequence[Array | None]:
+        results: Any = evaluator.run(None, dict(zip(node.input, operands, strict=True)), intermediate=True)
+        return [results[name] if name else None for name in node.output]
+
+    return step

@@ -2,6 +2,8 @@
 #include "results.h"
 #include "run.h"
 
+#include <nanobind/stl/optional.h>
+
 namespace mha_python {
 
 namespace {
@@ -38,7 +40,7 @@ constexpr Operation<mha_context, mha_attention_args> ATTENTION = {mha_attention_
                                                                   mha_attention_check};
 
 nb::object attention(const Context &context, nb::handle q_object, nb::handle k, nb::handle v, const Options &options,
-                     bool return_lse, bool return_weights, bool bthd, nb::handle out, size_t threads) {
+                     bool return_lse, std::optional<int> scores_mode, bool bthd, nb::handle out, size_t threads) {
     const Layout layout = bthd ? BTHD : BHTD;
     const Operands operands(q_object, k, v, out, layout);
     mha_attention_args args;
@@ -61,17 +63,17 @@ nb::object attention(const Context &context, nb::handle q_object, nb::handle k, 
         lse = Result("lse", q_object, {args.batch, args.q_heads, args.q_len}, MHA_F32);
         args.lse = rows(lse.array());
     }
-    if (return_weights) {
+    if (scores_mode) {
         weights = Result("weights", q_object, operands.scores_shape, MHA_F32);
         args.scores = scores(weights.array());
-        args.scores_mode = MHA_SCORES_SOFTMAX;
+        args.scores_mode = static_cast<mha_scores_mode>(*scores_mode);
     }
     run(ATTENTION, context.handle.get(), args, threads);
-    if (!return_lse && !return_weights) return operands.out.object();
+    if (!return_lse && !scores_mode) return operands.out.object();
     nb::list results;
     results.append(operands.out.object());
     if (return_lse) results.append(lse.object());
-    if (return_weights) results.append(weights.object());
+    if (scores_mode) results.append(weights.object());
     return nb::tuple(results);
 }
 
@@ -79,7 +81,7 @@ nb::object attention(const Context &context, nb::handle q_object, nb::handle k, 
 
 void bind_attention(nb::module_ &module) {
     module.def("attention", &attention, nb::arg("context"), nb::arg("q").none(), nb::arg("k").none(),
-               nb::arg("v").none(), nb::arg("options"), nb::arg("return_lse"), nb::arg("return_weights"),
+               nb::arg("v").none(), nb::arg("options"), nb::arg("return_lse"), nb::arg("scores_mode").none(),
                nb::arg("bthd"), nb::arg("out").none(), nb::arg("threads"));
 }
 

@@ -91,7 +91,9 @@ class MultiheadAttention(nn.Module):
         """
         refuse_grad(query, key, value, attn_mask)
         if not _same(key, value):
-            raise ValueError("key and value are different tensors, expected the same one: mha.Layer projects both from it")
+            raise ValueError(
+                "key and value are different tensors, expected the same one: mha.Layer projects both from it"
+            )
         if is_causal and attn_mask is None:
             raise ValueError("attn_mask is None, expected the causal mask that is_causal=True announces")
         out = torch.empty_like(query, dtype=torch.float32, memory_format=torch.contiguous_format)

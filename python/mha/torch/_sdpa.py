@@ -100,9 +100,7 @@ def _broadcast(
     if mask is not None and mask.dim() > 3:
         of_scores = (q_heads, query.shape[-2], key.shape[-2])
         mask = mask.expand(*leading, *of_scores).reshape(items, *of_scores)
-    result: Tensor = operator(
-        flat(query, q_heads), flat(key, kv_heads), flat(value, kv_heads), mask, is_causal, scale
-    )
+    result: Tensor = operator(flat(query, q_heads), flat(key, kv_heads), flat(value, kv_heads), mask, is_causal, scale)
     return result[0, 0] if rank == 2 else result.reshape(*leading, *result.shape[1:])
 
 
