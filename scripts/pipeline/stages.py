@@ -177,7 +177,7 @@ def onnx(quick):
         runs.append((arm, "onnx-aarch64", [], {"QEMU_CPU": "cortex-a57"}))
     for directory, name, arguments, cpu in runs:
         of_run, isas_of_run = run_tests(directory, name, ["--suite=onnx", *arguments], env | cpu)
-        results += of_run
+        results += [Result(f"{name}: {result.name}", result.outcome, result.detail) for result in of_run]
         isas.add(isas_of_run)
     return results, isas
 
