@@ -175,10 +175,10 @@ typedef enum mha_scores_mode {
  * Keys are counted from the begin of the cache: by kv_lens, windows, causality, masks and scores. */
 typedef struct mha_kv_cache {
     size_t struct_size;
-    mha_tensor k; /* [batch, kv_heads, longest past + kv_len, head_dim]; written: an output, as `out` is */
-    mha_tensor v; /* [batch, kv_heads, longest past + kv_len, v_head_dim] */
-    mha_tensor past_k, past_v; /* [batch, kv_heads, longest past, head_dim or v_head_dim]; both or neither have data.  May be
-                                  k and v themselves, data and strides, which says that the past is there */
+    mha_tensor k;      /* [batch, kv_heads, longest past + kv_len, head_dim]; written: an output, as `out` is */
+    mha_tensor v;      /* [batch, kv_heads, longest past + kv_len, v_head_dim] */
+    mha_tensor past_k; /* [batch, kv_heads, longest past, head_dim]; may be k itself, as past_v v: the past is there */
+    mha_tensor past_v; /* [batch, kv_heads, longest past, v_head_dim]; both or neither have data */
     int64_t past_len;
     const int64_t *past_lens; /* NULL, or [batch]: replaces past_len for each batch item */
 } mha_kv_cache;
@@ -210,7 +210,7 @@ typedef struct mha_attention_args {
                        a buffer that also holds inputs, if each keeps to its own part of every token's stride */
 
     float scale;   /* MHA_SCALE_DEFAULT, or any finite value */
-    float softcap; /* 0: none; otherwise 2^-60 to 2^60: scores become softcap * tanh(scaled score / softcap) before masks */
+    float softcap; /* 0: none.  2^-60 to 2^60: scores become softcap * tanh(scaled score / softcap), before masks */
     bool is_causal;
     int64_t window_left; /* inclusive distances in keys; -1: unbounded */
     int64_t window_right;
@@ -220,13 +220,13 @@ typedef struct mha_attention_args {
     const int64_t *kv_lens;   /* NULL, or [batch]: how many keys of each batch item exist, 0 to kv_len (with a cache: to
                                  past + kv_len) */
 
-    mha_score_tensor mask; /* MHA_BOOL: false excludes.  Others are added to the scaled (and capped) scores; -inf excludes.
-                              Of kv_len keys; with a cache of the longest past and kv_len. */
+    mha_score_tensor mask; /* MHA_BOOL: false excludes.  Other dtypes are added to the scores; -inf excludes.  Of kv_len
+                              keys; with a cache of the longest past and kv_len. */
 
     mha_row_tensor lse; /* optional output: log of the sum of exp over a row's visible scores (natural logarithm) */
     mha_score_tensor scores; /* optional output for as many keys as a mask has */
     mha_scores_mode scores_mode;
-    uint32_t reserved; /* 0 */
+    uint32_t reserved;         /* 0 */
     const mha_kv_cache *cache; /* NULL: k and v are all there is */
 } mha_attention_args;
 
