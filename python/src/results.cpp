@@ -59,7 +59,8 @@ nb::object dlpack_array(const Shape &shape, mha_dtype dtype) {
     if (memory == nullptr) throw std::bad_alloc();
     const nb::capsule owner(memory, [](void *p) noexcept { std::free(p); });
     const std::vector<size_t> extents(shape.begin(), shape.end());
-    return nb::cast(nb::ndarray<>(memory, extents.size(), extents.data(), owner, nullptr, dlpack_dtype(dtype)));
+    return nb::cast(
+        nb::ndarray<nb::array_api>(memory, extents.size(), extents.data(), owner, nullptr, dlpack_dtype(dtype)));
 }
 
 } // namespace

@@ -25,14 +25,16 @@ def visible(scores_shape, mask=None, causal=False, q_offset=0, window=(-1, -1), 
     return seen
 
 
-def attention(q, k, v, *, mask=None, scale=None, **visibility):
+def attention(q, k, v, *, mask=None, scale=None, softcap=0.0, **visibility):
     """(out, lse, weights) of arrays [batch, heads, tokens, dim]."""
     q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
     share = q.shape[1] // k.shape[1]
     k, v = np.repeat(k, share, axis=1), np.repeat(v, share, axis=1)
     scores = np.einsum("bhid,bhjd->bhij", q, k) * (1 / np.sqrt(q.shape[-1]) if scale is None else scale)
+    if softcap:
+        scores = softcap * np.tanh(scores / softcap)
     if mask is not None and mask.dtype != bool:
-        scores = scores + mask
+        scores = scores + mask.astype(np.float64)
     scores = np.where(visible(scores.shape, mask, **visibility), scores, -np.inf)
     highest = scores.max(-1, keepdims=True, initial=-np.inf)
     exp = np.exp(scores - np.where(np.isfinite(highest), highest, 0))

@@ -13,6 +13,9 @@ from mha._options import window_of
 if TYPE_CHECKING:
     from mha._options import Window
 
+if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
+    raise ImportError(f"mha.torch needs PyTorch 2.10 or newer, with DLPack's C exchange API; this is {torch.__version__}")
+
 # Library rather than torch.library.custom_op, whose calls cost three times as much. Arguments that are rarely given come
 # last: those that have their default are not passed on.
 _library = torch.library.Library("mha", "DEF")

@@ -1,0 +1,137 @@
+"""Dtypes: half precision in and out, by NumPy and by DLPack; softcap; what kind of array results are."""
+
+from __future__ import annotations
+
+import mha
+import ml_dtypes
+import numpy as np
+import pytest
+import reference
+from conftest import TOLERANCE, assert_close
+
+HALVES = [np.float16, ml_dtypes.bfloat16]
+ROUNDING = {np.dtype(np.float16): 2.0**-11, np.dtype(ml_dtypes.bfloat16): 2.0**-8, np.dtype(np.float32): 0.0}
+
+
+def assert_rounded(actual, expected, dtype):
+    """A float32 result within the tolerance, rounded once."""
+    assert actual.dtype == dtype
+    relative = ROUNDING[np.dtype(dtype)]
+    np.testing.assert_allclose(actual.astype(np.float64), expected, rtol=relative, atol=TOLERANCE * (1 + relative))
+
+
+@pytest.mark.parametrize("softcap", [0.4, 3.0, 50.0])
+@pytest.mark.parametrize("mask", [None, "bool", "float"])
+def test_softcap(qkv, rng, softcap, mask, context):
+    given = {None: None, "bool": rng.random((13, 37)) < 0.7, "float": rng.standard_normal((13, 37), np.float32)}[mask]
+    out, lse, weights = mha.attention(
+        *qkv, softcap=softcap, mask=given, return_lse=True, return_weights=True, context=context
+    )
+    expected = reference.attention(*qkv, softcap=softcap, mask=given)
+    for actual, exact in zip((out, lse, weights), expected, strict=True):
+        assert_close(actual, exact)
+
+
+@pytest.mark.parametrize("value, error", [(-1.0, ValueError), (float("nan"), ValueError), ("3", TypeError)])
+def test_bad_softcap(qkv, value, error):
+    with pytest.raises(error, match="softcap is "):
+        mha.attention(*qkv, softcap=value)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_half(qkv, dtype, context):
+    halves = [x.astype(dtype) for x in qkv]
+    out, lse, weights = mha.attention(*halves, return_lse=True, return_weights=True, context=context)
+    expected = reference.attention(*halves)
+    assert_rounded(out, expected[0], dtype)
+    assert_close(lse, expected[1])
+    assert_close(weights, expected[2])
+
+
+@pytest.mark.parametrize("q_dtype", [*HALVES, np.float32])
+@pytest.mark.parametrize("kv_dtype", [*HALVES, np.float32])
+@pytest.mark.parametrize("out_dtype", [None, *HALVES, np.float32])
+def test_operands_of_different_dtypes(qkv, q_dtype, kv_dtype, out_dtype):
+    q, k, v = qkv[0].astype(q_dtype), qkv[1].astype(kv_dtype), qkv[2].astype(kv_dtype)
+    out = None if out_dtype is None else np.empty((2, 4, 13, 17), out_dtype)
+    actual = mha.attention(q, k, v, out=out)
+    assert out is None or actual is out
+    assert_rounded(actual, reference.attention(q, k, v)[0], out_dtype or q_dtype)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_mask(qkv, rng, dtype):
+    mask = rng.standard_normal((4, 1, 37)).astype(dtype)
+    mask[0, 0, 5:9] = -np.inf
+    assert_close(mha.attention(*qkv, mask=mask), reference.attention(*qkv, mask=mask)[0])
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_strides(rng, dtype):
+    """Slices of one packed buffer, backwards and read-only."""
+    packed = rng.standard_normal((2, 11, 3, 4, 16), np.float32).astype(dtype)
+    packed.flags.writeable = False
+    q, k, v = (packed[:, ::-1, i].swapaxes(1, 2) for i in range(3))
+    assert_rounded(mha.attention(q, k, v), reference.attention(q, k, v)[0], dtype)
+    with pytest.raises(ValueError, match="out is read-only"):
+        mha.attention(q, k, v, out=np.broadcast_to(np.zeros((), dtype), q.shape))
+
+
+class Foreign:
+    """An array of a library that speaks DLPack's Python protocol only, as this module's `from_dlpack` makes it."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+class Standard(Foreign):
+    """One that conforms to the array API standard, whose namespace says how such arrays are made."""
+
+    def __array_namespace__(self):
+        class Namespace:
+            @staticmethod
+            def from_dlpack(array):
+                return Standard(np.from_dlpack(array))
+
+        return Namespace
+
+
+def from_dlpack(array):
+    return Foreign(np.from_dlpack(array))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("kind", [Foreign, Standard])
+def test_results_are_of_the_kind_of_q(qkv, kind, dtype):
+    arrays = [x.astype(dtype) for x in qkv]
+    expected = mha.attention(*arrays, return_lse=True, return_weights=True)
+    results = mha.attention(kind(arrays[0]), *arrays[1:], return_lse=True, return_weights=True)
+    for actual, exact in zip(results, expected, strict=True):
+        assert type(actual) is kind
+        assert actual.array.dtype == exact.dtype
+        np.testing.assert_array_equal(actual.array, exact)
+
+
+def test_a_library_that_makes_no_arrays_gets_numpys(qkv):
+    q = memoryview(qkv[0])
+    out = mha.attention(q, *qkv[1:])
+    assert type(out) is np.ndarray
+    np.testing.assert_array_equal(out, mha.attention(*qkv))
+
+
+def test_foreign_out(qkv):
+    out = Foreign(np.empty((2, 4, 13, 17), np.float32))
+    assert mha.attention(*qkv, out=out) is out
+    np.testing.assert_array_equal(out.array, mha.attention(*qkv))
+
+
+def test_too_many_dimensions(qkv):
+    for q in (np.ones((1,) * 9, np.float32), Foreign(np.ones((1,) * 9, np.float32))):
+        with pytest.raises(ValueError, match="q has 9 dimensions, expected at most 8"):
+            mha.attention(q, *qkv[1:])
