@@ -8,22 +8,17 @@ from mha import _context, _mha, _threads
 from mha._options import options
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from mha._options import Integers, Window
-
-    F32 = NDArray[np.float32]
 
 _WEIGHTS = 3  # MHA_SCORES_SOFTMAX
 
 
 def attention(
-    q: F32,
-    k: F32,
-    v: F32,
+    q: Any,
+    k: Any,
+    v: Any,
     *,
-    mask: NDArray[np.bool_] | F32 | None = None,
+    mask: Any = None,
     causal: bool = False,
     q_offset: int | Integers | None = None,
     window: Window | None = None,
@@ -33,11 +28,14 @@ def attention(
     return_lse: bool = False,
     return_weights: bool = False,
     layout: Literal["bhtd", "bthd"] = "bhtd",
-    out: F32 | None = None,
+    out: Any = None,
     threads: int | None = None,
     context: _context.Context | None = None,
 ) -> Any:
     """Compute softmax(q k^T scale) v for every head.
+
+    Arrays are of any library: NumPy's by the buffer protocol, others by DLPack, in CPU memory. Their dtypes are float32,
+    float16 or bfloat16 (of `ml_dtypes`, with NumPy) and may differ; everything is computed in float32.
 
     Key j is visible to query i, at position p = i + q_offset, iff j < kv_lens, and j <= p if `causal`, and
     p - left <= j <= p + right, and the mask does not exclude it. Excluded keys and values never reach the result, even
@@ -48,14 +46,14 @@ def attention(
 
     Parameters
     ----------
-    q : ndarray of float32, shape (batch, q_heads, q_len, head_dim)
+    q : array, shape (batch, q_heads, q_len, head_dim)
         Queries. q_heads is a multiple of kv_heads; query head h reads key and value head h // (q_heads // kv_heads).
-    k : ndarray of float32, shape (batch, kv_heads, kv_len, head_dim)
+    k : array, shape (batch, kv_heads, kv_len, head_dim)
         Keys.
-    v : ndarray of float32, shape (batch, kv_heads, kv_len, v_head_dim)
+    v : array, shape (batch, kv_heads, kv_len, v_head_dim)
         Values.
-    mask : ndarray of bool or float32, broadcast to (batch, q_heads, q_len, kv_len)
-        False excludes a key. Floats are added to the scaled scores; -inf excludes.
+    mask : array of bool or floats, broadcast to (batch, q_heads, q_len, kv_len)
+        False excludes a key. Floats are added to the scaled, capped scores; -inf excludes.
     causal : bool
         Queries see no key after their own position.
     q_offset : int, or integers of shape (batch,)
@@ -64,6 +62,8 @@ def attention(
         How many keys before and after its position a query sees; None or -1 is unbounded.
     scale : float
         By default 1 / sqrt(head_dim).
+    softcap : float
+        If not 0, scaled scores become softcap * tanh(score / softcap) before masks; 2^-60 to 2^60.
     kv_lens : integers, shape (batch,)
         How many keys of each batch item exist, 0 to kv_len. By default all.
     return_lse : bool
@@ -72,7 +72,7 @@ def attention(
         Also return the attention weights.
     layout : {"bhtd", "bthd"}
         "bthd": q, k, v and out have axes (batch, tokens, heads, dim).
-    out : ndarray of float32, shape (batch, q_heads, q_len, v_head_dim)
+    out : array, shape (batch, q_heads, q_len, v_head_dim)
         Where to write the result; the array that is returned. It must not overlap an input. By default a new array.
     threads : int
         How many threads to use, the calling one among them; by default `get_num_threads()`. The result does not depend
@@ -82,10 +82,11 @@ def attention(
 
     Returns
     -------
-    out : ndarray of float32, shape (batch, q_heads, q_len, v_head_dim)
-    lse : ndarray of float32, shape (batch, q_heads, q_len)
+    out : array, shape (batch, q_heads, q_len, v_head_dim)
+        A new one is of the same library and dtype as q.
+    lse : array of float32, shape (batch, q_heads, q_len)
         If `return_lse`. The order of its axes does not depend on `layout`.
-    weights : ndarray of float32, shape (batch, q_heads, q_len, kv_len)
+    weights : array of float32, shape (batch, q_heads, q_len, kv_len)
         If `return_weights`; as lse. Rows sum to 1, or are 0 for a query without a visible key.
 
     Raises

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from mha._options import Integers, Window
 
-    F32 = NDArray[np.float32]
-
 
 _MOST_HEADS = 1 << 24  # the library's limit, asked for here because shapes are divided by heads first
 
@@ -67,17 +65,17 @@ class Layer:
 
     def __init__(
         self,
-        wq: F32 | None = None,
-        wk: F32 | None = None,
-        wv: F32 | None = None,
-        wo: F32 | None = None,
+        wq: Any = None,
+        wk: Any = None,
+        wv: Any = None,
+        wo: Any = None,
         *,
-        wqkv: F32 | None = None,
-        bq: F32 | None = None,
-        bk: F32 | None = None,
-        bv: F32 | None = None,
-        bo: F32 | None = None,
-        bqkv: F32 | None = None,
+        wqkv: Any = None,
+        bq: Any = None,
+        bk: Any = None,
+        bv: Any = None,
+        bo: Any = None,
+        bqkv: Any = None,
         q_heads: int,
         kv_heads: int | None = None,
         context: _context.Context | None = None,
@@ -134,10 +132,10 @@ class Layer:
 
     def __call__(
         self,
-        q: F32,
-        kv: F32 | None = None,
+        q: Any,
+        kv: Any = None,
         *,
-        mask: NDArray[np.bool_] | F32 | None = None,
+        mask: Any = None,
         causal: bool = False,
         q_offset: int | Integers | None = None,
         window: Window | None = None,
@@ -145,7 +143,7 @@ class Layer:
         softcap: float = 0.0,
         kv_lens: Integers | None = None,
         return_weights: bool = False,
-        out: F32 | None = None,
+        out: Any = None,
         threads: int | None = None,
     ) -> Any:
         """Compute the layer's output.

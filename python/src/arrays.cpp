@@ -80,8 +80,8 @@ bool is_numpy(nb::handle object) {
     return PyObject_TypeCheck(object.ptr(), reinterpret_cast<PyTypeObject *>(type.ptr()));
 }
 
-// NumPy's arrays by the buffer protocol and what offers DLPack's C exchange API by that, which takes a fraction of the time;
-// everything else by DLPack's Python protocol, or as a buffer, as nanobind does.
+// NumPy's arrays by the buffer protocol and what offers DLPack's C exchange API by that, which takes a fraction of the
+// time; everything else by DLPack's Python protocol, or as a buffer, as nanobind does.
 Array::Array(const char *name, nb::handle object, Access access, Elements elements) : name_(name), elements_(elements) {
     if (is_numpy(object)) read_numpy(object, access);
     else if (const DLPackExchangeAPI *api = exchange_api(object)) read_exchange(object, *api);

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from mha._options import Window
 
 if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
-    raise ImportError(f"mha.torch needs PyTorch 2.10 or newer, with DLPack's C exchange API; this is {torch.__version__}")
+    raise ImportError(
+        f"mha.torch needs PyTorch 2.10, for DLPack's C exchange API, or newer; this is {torch.__version__}"
+    )
 
-# Library rather than torch.library.custom_op, whose calls cost three times as much. Arguments that are rarely given come
-# last: those that have their default are not passed on.
+# Library rather than torch.library.custom_op, whose calls cost three times as much. Arguments that are rarely given
+# come last: those that have their default are not passed on.
 _library = torch.library.Library("mha", "DEF")
 _library.define(
     "attention(Tensor query, Tensor key, Tensor value, Tensor? mask=None, bool causal=False, float? scale=None,"
@@ -32,7 +34,7 @@ def readable(tensor: Tensor) -> Tensor:
     return tensor if tensor.is_contiguous() or tensor.stride(-1) == 1 else tensor.contiguous()
 
 
-@torch.library.impl(_library, "attention", "CPU")  # type: ignore[untyped-decorator]
+@torch.library.impl(_library, "attention", "CPU")
 def _compute(
     query: Tensor,
     key: Tensor,
@@ -115,8 +117,8 @@ def attention(
 ) -> Tensor:
     """Compute softmax(query key^T scale) value for every head: `mha.attention` as an operator of PyTorch.
 
-    It works under `torch.inference_mode` and `torch.compile`. Tensors may have any strides; one whose last dimension is
-    not contiguous is copied.
+    It works under `torch.inference_mode`, `torch.compile` and `torch.export`. Tensors are of float32, float16 or
+    bfloat16 and may have any strides; one whose last dimension is not contiguous is copied.
 
     Parameters
     ----------

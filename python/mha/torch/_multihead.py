@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -61,9 +63,10 @@ class MultiheadAttention(nn.Module):
 
         Parameters
         ----------
-        query : Tensor, shape (q_len, batch, embed_dim), (batch, q_len, embed_dim) if `batch_first`, or (q_len, embed_dim)
-        key, value : Tensor, shape (kv_len, batch, kdim), (batch, kv_len, kdim) if `batch_first`, or (kv_len, kdim)
-            The same tensor.
+        query : Tensor, shape (q_len, batch, embed_dim) or (q_len, embed_dim)
+            (batch, q_len, embed_dim) if `batch_first`.
+        key, value : Tensor, shape (kv_len, batch, kdim) or (kv_len, kdim)
+            (batch, kv_len, kdim) if `batch_first`. The same tensor.
         key_padding_mask : Tensor, shape (batch, kv_len) or (kv_len,)
             Of bool: True excludes a key. Of floats: added to the scaled scores.
         need_weights : bool
@@ -141,7 +144,7 @@ def _pack(module: nn.MultiheadAttention) -> mha.Layer:
         weights |= {"wq": module.q_proj_weight, "wk": module.k_proj_weight, "wv": module.v_proj_weight}
         if module.in_proj_bias is not None:
             weights |= dict(zip(("bq", "bk", "bv"), module.in_proj_bias.chunk(3), strict=True))
-    given = {name: weight.detach().float() for name, weight in weights.items() if weight is not None}
+    given: dict[str, Any] = {name: weight.detach().float() for name, weight in weights.items() if weight is not None}
     return mha.Layer(**given, q_heads=module.num_heads)
 
 

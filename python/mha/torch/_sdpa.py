@@ -22,7 +22,8 @@ def scaled_dot_product_attention(
 ) -> Tensor:
     """Compute what `torch.nn.functional.scaled_dot_product_attention` computes, for inference on a CPU.
 
-    Tensors may have any strides; one whose last dimension is not contiguous is copied.
+    Tensors are of float32, float16 or bfloat16 and may have any strides; one whose last dimension is not contiguous is
+    copied.
 
     Parameters
     ----------
