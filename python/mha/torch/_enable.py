@@ -27,7 +27,7 @@ def _applies(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None
         and query.dtype == key.dtype == value.dtype
         and query.dtype in _DTYPES
         and (attn_mask is None or attn_mask.dtype is torch.bool or attn_mask.dtype in _DTYPES)
-        and all(tensor.device.type == "cpu" and tensor.layout is torch.strided for tensor in tensors)
+        and all(x.device.type == "cpu" and x.layout is torch.strided and not x.is_nested for x in tensors)
         and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
     )
 
