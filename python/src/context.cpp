@@ -1,4 +1,5 @@
 #include "context.h"
+#include "threads.h"
 
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
@@ -78,6 +79,7 @@ void bind_context(nb::module_ &module) {
              nb::arg("window_left"), nb::arg("window_right"), nb::arg("scale").none(), nb::arg("softcap"),
              nb::arg("kv_lens").none());
     module.def("version", &mha_version);
+    module.def("share_openmp", &share_openmp);
     module.def("isas", &isas);
     module.def("cpu_features", &cpu_features);
 }

@@ -3,9 +3,11 @@
 #define MHA_WITH_PTHREADPOOL
 #include "mha/threads.h"
 
+#include <dlfcn.h>
 #include <pthread.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <map>
 #include <memory>
@@ -27,24 +29,48 @@ Pools &pools() {
     return *instance;
 }
 
-// A child has none of its parent's threads, so it forgets the pools; their memory cannot be given back, because another
-// thread may have been inside one at the fork.
+// The entry to a parallel region of GNU's OpenMP runtime, which LLVM's and Intel's have as well.
+using ParallelRegion = void (*)(void (*work)(void *), void *data, unsigned threads, unsigned flags);
+
+std::atomic<ParallelRegion> openmp{nullptr}; // nullptr: calls use a pool
+
+// A child has none of its parent's threads, so it forgets the pools, whose memory cannot be given back, because another
+// thread may have been inside one at the fork; and OpenMP, which would wait for its threads.
 void watch_fork() {
-    pthread_atfork([] { pools().mutex.lock(); }, [] { pools().mutex.unlock(); },
-                   [] {
-                       pools().by_size.clear();
-                       pools().mutex.unlock();
-                   });
+    static std::once_flag watched;
+    std::call_once(watched, [] {
+        pthread_atfork([] { pools().mutex.lock(); }, [] { pools().mutex.unlock(); },
+                       [] {
+                           pools().by_size.clear();
+                           pools().mutex.unlock();
+                           openmp = nullptr;
+                       });
+    });
 }
 
 pthreadpool_t pool(size_t threads) {
-    static std::once_flag watched;
-    std::call_once(watched, watch_fork);
+    watch_fork();
     const std::lock_guard<std::mutex> lock(pools().mutex);
     pthreadpool_t &pool = pools().by_size[threads];
     if (pool == nullptr) pool = pthreadpool_create(threads);
     if (pool == nullptr) throw std::bad_alloc();
     return pool;
+}
+
+struct Region {
+    mha_pthreadpool_job job;
+    std::atomic<size_t> workers;
+};
+
+// A region of as many threads as `user` says, or fewer.
+void parallel_region(void *user, size_t n_tasks, mha_task *task, void *closure) {
+    Region region = {{task, closure, n_tasks, 0}, {0}};
+    const auto work = [](void *data) {
+        auto *const shared = static_cast<Region *>(data);
+        mha_pthreadpool_work(&shared->job, shared->workers++);
+    };
+    const auto threads = static_cast<unsigned>(std::min(n_tasks, reinterpret_cast<size_t>(user)));
+    openmp.load()(work, &region, threads, 0);
 }
 
 // As mha_pthreadpool_parallel_for, but workers sleep when they are done: spinning, which is faster from call to call, keeps
@@ -68,7 +94,16 @@ struct Workspace {
 
 } // namespace
 
-mha_executor executor(size_t threads) { return {threads, parallel_for, threads > 1 ? pool(threads) : nullptr}; }
+mha_executor executor(size_t threads) {
+    if (threads > 1 && openmp != nullptr) return {threads, parallel_region, reinterpret_cast<void *>(threads)};
+    return {threads, parallel_for, threads > 1 ? pool(threads) : nullptr};
+}
+
+bool share_openmp() {
+    watch_fork();
+    openmp = reinterpret_cast<ParallelRegion>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+    return openmp != nullptr;
+}
 
 void *workspace(size_t bytes) {
     static thread_local Workspace own;

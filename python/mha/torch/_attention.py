@@ -18,6 +18,8 @@ if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
         f"mha.torch needs PyTorch 2.10, for DLPack's C exchange API, or newer; this is {torch.__version__}"
     )
 
+_mha.share_openmp()
+
 # Library rather than torch.library.custom_op, whose calls cost three times as much. Arguments that are rarely given
 # come last: those that have their default are not passed on.
 _library = torch.library.Library("mha", "DEF")
@@ -58,7 +60,7 @@ def _compute(
         readable(value),
         _mha.Options(mask, causal, q_offset, q_offsets, window_left, window_right, scale, softcap, kv_lens),
         False,
-        False,
+        None,
         bthd,
         None,
         torch.get_num_threads() if threads is None else _threads.resolve(threads),
