@@ -43,9 +43,9 @@ static mha_status read_cache(mha_plan *plan, mha_message message) {
     mha_kv_cache *cache = &plan->cache;
     const int64_t most = INT64_C(1) << 47;
     mha_span unused;
-    *cache = default_cache;
     plan->appends = args->cache != NULL;
     if (!plan->appends) return MHA_OK;
+    *cache = default_cache;
     TRY(mha_read_struct(cache, sizeof *cache, args->cache, "mha_kv_cache", message));
     TRY(mha_check_range("kv_len", args->kv_len, 0, most, message));
     TRY(mha_check_range("cache.past_len", cache->past_len, 0, most, message));
@@ -176,7 +176,7 @@ mha_status mha_bytes_span(const char *name, const void *memory, size_t bytes, mh
 mha_status mha_cache_spans(const mha_plan *plan, mha_span spans[MHA_CACHE_SPANS], mha_message message) {
     const mha_attention_args *a = &plan->args;
     const mha_kv_cache *c = &plan->cache;
-    for (int i = 0; i < MHA_CACHE_SPANS; i++) spans[i] = (mha_span){.name = "cache", .empty = true};
+    for (int i = 0; i < MHA_CACHE_SPANS; i++) spans[i].empty = true;
     if (!plan->appends) return MHA_OK;
     const int64_t heads = a->kv_heads, past = a->kv_len - plan->new_len;
     TRY(tensor_span("cache.k", &c->k, a->batch, heads, a->kv_len, a->head_dim, &spans[MHA_CACHE_K], message));
