@@ -108,7 +108,8 @@ static void chunk_block(mha_chunk *chunk, int64_t key0) {
     for (int64_t t = 0; t < chunk->tiles; t++) {
         mha_tile *tile = &memory->tiles[t];
         place.rows = &memory->rows[t];
-        mha_mask_tile(&place, block.keys, tile, memory->excluded + t * plan->kernels->block_keys, memory->bias);
+        mha_mask_tile(&place, block.keys, tile, memory->excluded + t * plan->kernels->block_keys, memory->bias,
+                      memory->scores);
         mha_phase_end(MHA_PHASE_MASK);
         if (tile->begin == tile->end) continue;
         if (!active) chunk_read(chunk, key0, &block);

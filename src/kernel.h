@@ -100,6 +100,9 @@ typedef struct mha_path {
     void (*load)(mha_tile *tile, const float *const rows[], int32_t head_dim, int32_t v_head_dim, float q_factor);
     /* Scores, online softmax, accumulation: one block against n tiles.  By exp: 0 SLEEF, 1 fused. */
     void (*block[2])(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n, float *s);
+    /* Lays out addends rows[r][key - begin] as the scores are, and sets the bits in excluded of those that are -inf.  NULL: the
+     * driver does. */
+    void (*load_bias)(const mha_tile *tile, const float *const rows[], float *bias, uint64_t *excluded);
     /* rows[r] = o / sum, zeros where sum is 0; or o as it is. */
     void (*finish)(const mha_tile *tile, float *const rows[], int32_t v_head_dim, bool normalise);
 } mha_path;

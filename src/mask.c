@@ -51,15 +51,56 @@ static const char *mask_element(const mha_tile_place *place, int32_t r, int32_t 
 
 static uint64_t all_rows(const mha_tile *tile) { return UINT64_MAX >> (64 - tile->rows); }
 
+/* Bit i: byte i is 0. */
+static uint64_t zero_bytes(const uint8_t *bytes) {
+    const uint64_t low = UINT64_C(0x7f7f7f7f7f7f7f7f);
+    uint64_t x;
+    memcpy(&x, bytes, sizeof x);
+    const uint64_t top = ~(((x & low) + low) | x | low);
+    return (top >> 7) * UINT64_C(0x0102040810204080) >> 56; /* bit 8 i goes to 56 + i */
+}
+
+/* Bit j of word i becomes bit i of word j (Warren, Hacker's Delight, 2013, section 7-3). */
+static void transpose_bits(uint64_t words[64]) {
+    uint64_t low = UINT32_MAX;
+    for (int step = 32; step > 0; step /= 2, low ^= low << step)
+        for (int i = 0; i < 64; i = ((i | step) + 1) & ~step) {
+            const uint64_t swapped = (words[i] >> step ^ words[i | step]) & low;
+            words[i] ^= swapped << step;
+            words[i | step] ^= swapped;
+        }
+}
+
+/* Many rows of contiguous keys, eight keys at a time. */
+static void exclude_by_bool_rows(const mha_tile_place *place, const mha_tile *tile, uint64_t *excluded) {
+    for (int32_t begin = tile->begin; begin < tile->end; begin += 64) {
+        uint64_t words[64] = {0};
+        const int32_t n = tile->end - begin < 64 ? tile->end - begin : 64;
+        for (int32_t r = 0; r < tile->rows; r++) {
+            const uint8_t *mask = (const uint8_t *)mask_element(place, r, begin);
+            int32_t k = 0;
+            for (; k + 8 <= n; k += 8) words[r] |= zero_bytes(mask + k) << k;
+            for (; k < n; k++) words[r] |= (uint64_t)(mask[k] == 0) << k;
+        }
+        transpose_bits(words);
+        for (int32_t k = 0; k < n; k++) excluded[begin + k] |= words[k];
+    }
+}
+
 /* A mask that is the same for all queries, as of padding, is read once for all rows. */
 static void exclude_by_bool(const mha_tile_place *place, const mha_tile *tile, uint64_t *excluded) {
+    enum { MANY_ROWS = 8 };
     const mha_score_tensor *tensor = &place->plan->args.mask;
     const bool same = tensor->stride[2] == 0 && (tensor->stride[1] == 0 || place->plan->group == 1);
     const uint64_t readers = same ? all_rows(tile) : 1;
+    if (!same && tile->rows >= MANY_ROWS && tensor->stride[3] == 1) {
+        exclude_by_bool_rows(place, tile, excluded);
+        return;
+    }
     for (int32_t r = 0; r < (same ? 1 : tile->rows); r++) {
         const uint8_t *mask = (const uint8_t *)mask_element(place, r, tile->begin);
         for (int32_t k = tile->begin; k < tile->end; k++, mask += tensor->stride[3])
-            excluded[k] |= *mask == 0 ? readers << r : 0;
+            excluded[k] |= (uint64_t)(*mask == 0) * (readers << r);
     }
 }
 
@@ -81,20 +122,23 @@ static const float *mask_floats(const mha_tile_place *place, const mha_tile *til
     return room;
 }
 
-static void exclude_by_bias(const mha_tile_place *place, const mha_tile *tile, uint64_t *excluded, float *bias) {
+static void exclude_by_bias(const mha_tile_place *place, const mha_tile *tile, uint64_t *excluded, float *bias,
+                            float *room) {
     const mha_path *path = place->plan->path;
     const int64_t key_stride = mha_score_key_stride(path, tile);
-    float room[MHA_MAX_BLOCK_KEYS];
+    const float *rows[MHA_MAX_LANES];
+    for (int32_t r = 0; r < tile->rows; r++)
+        rows[r] = mask_floats(place, tile, r, room + r * place->plan->kernels->block_keys);
+    if (path->load_bias != NULL) {
+        path->load_bias(tile, rows, bias, excluded);
+        return;
+    }
     for (int32_t r = 0; r < tile->lanes; r++) {
         float *lane = bias + r * path->score_row_stride;
-        if (r >= tile->rows) {
-            for (int32_t k = tile->begin; k < tile->end; k++) lane[k * key_stride] = 0;
-            continue;
-        }
-        const float *addend = mask_floats(place, tile, r, room) - tile->begin;
         for (int32_t k = tile->begin; k < tile->end; k++) {
-            lane[k * key_stride] = addend[k];
-            excluded[k] |= (uint64_t)(addend[k] == -INFINITY) << r;
+            const float addend = r < tile->rows ? rows[r][k - tile->begin] : 0;
+            lane[k * key_stride] = addend;
+            excluded[k] |= (uint64_t)(addend == -INFINITY) << r;
         }
     }
 }
@@ -112,7 +156,8 @@ static bool any_excluded(const mha_tile *tile, const uint64_t *excluded) {
     return any != 0;
 }
 
-void mha_mask_tile(const mha_tile_place *place, int32_t keys, mha_tile *tile, uint64_t *excluded, float *bias) {
+void mha_mask_tile(const mha_tile_place *place, int32_t keys, mha_tile *tile, uint64_t *excluded, float *bias,
+                   float *room) {
     const mha_attention_args *args = &place->plan->args;
     const mha_rows *rows = place->rows;
     const bool every_score = args->scores.data != NULL;
@@ -128,7 +173,7 @@ void mha_mask_tile(const mha_tile_place *place, int32_t keys, mha_tile *tile, ui
     exclude_by_position(place, tile, keys, excluded);
     if (args->mask.data != NULL && args->mask.dtype == MHA_BOOL) exclude_by_bool(place, tile, excluded);
     if (args->mask.data != NULL && args->mask.dtype != MHA_BOOL) {
-        exclude_by_bias(place, tile, excluded, bias);
+        exclude_by_bias(place, tile, excluded, bias, room);
         tile->bias = bias;
     }
     if (!every_score) strip(tile, excluded);

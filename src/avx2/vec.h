@@ -53,6 +53,8 @@ V_INLINE vm v_mask(uint64_t bits) {
 }
 V_INLINE vf v_blend(vm m, vf no, vf yes) { return _mm256_blendv_ps(no, yes, m); }
 
+V_INLINE uint64_t v_equal(vf a, vf b) { return (uint64_t)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_EQ_OQ)); }
+
 V_INLINE void v_sum4(const vf x[4], float *out) {
     const __m256 abcd = _mm256_hadd_ps(_mm256_hadd_ps(x[0], x[1]), _mm256_hadd_ps(x[2], x[3]));
     _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(abcd), _mm256_extractf128_ps(abcd, 1)));

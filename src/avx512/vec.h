@@ -49,6 +49,8 @@ V_INLINE vf v_power_of_two(vf t) { return _mm512_castsi512_ps(_mm512_slli_epi32(
 V_INLINE vm v_mask(uint64_t bits) { return (vm)bits; }
 V_INLINE vf v_blend(vm m, vf no, vf yes) { return _mm512_mask_blend_ps(m, no, yes); }
 
+V_INLINE uint64_t v_equal(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+
 V_INLINE __m256 v_low(vf x) { return _mm512_castps512_ps256(x); }
 V_INLINE __m256 v_high(vf x) { return _mm512_extractf32x8_ps(x, 1); }
 

@@ -55,10 +55,9 @@ V_INLINE vf v_zero_where_less(vf r, vf x, vf low) {
     return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(r), vcltq_f32(x, low)));
 }
 V_INLINE vf v_power_of_two(vf t) { return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(t), 23)); }
-V_INLINE vm v_mask(uint64_t bits) {
-    static const uint32_t lane_bits[V_LANES] = {1, 2, 4, 8};
-    return vtstq_u32(vdupq_n_u32((uint32_t)bits), vld1q_u32(lane_bits));
-}
+static const uint32_t lane_bits[V_LANES] = {1, 2, 4, 8};
+V_INLINE vm v_mask(uint64_t bits) { return vtstq_u32(vdupq_n_u32((uint32_t)bits), vld1q_u32(lane_bits)); }
+V_INLINE uint64_t v_equal(vf a, vf b) { return vaddvq_u32(vandq_u32(vceqq_f32(a, b), vld1q_u32(lane_bits))); }
 V_INLINE vf v_blend(vm m, vf no, vf yes) { return vbslq_f32(m, yes, no); }
 
 V_INLINE void v_sum4(const vf x[4], float *out) {

@@ -13,6 +13,7 @@
  *   v_zero_where_less(r, x, low)             r, but 0 where x < low; r where x is NaN
  *   v_power_of_two(t)                        2^(t - 2^23 * 1.5 - 127) for t whose fraction bits are the biased exponent
  *   v_mask(bits), v_blend(m, no, yes)        lane i of the mask is bit i
+ *   v_equal(a, b)                            bit i: lanes i are equal
  *   v_sum(x), v_largest(x)                   over the lanes; none is NaN for the second
  *   v_sum_rows(rows, x, out, stride)         x[r][0..3] summed into out[r * stride + 0..3], in one order whatever `rows` is
  *   v_transpose(r)                           V_LANES x V_LANES, in place

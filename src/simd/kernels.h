@@ -34,6 +34,7 @@ _Static_assert(MHA_MAX_SPLITS % V_LANES == 0, "weights of splits are whole vecto
         .score_floats = K(tile_score_floats),                                                                          \
         .load = K(tile_load),                                                                                          \
         .block = {K(block_sleef), K(block_fused)},                                                                     \
+        .load_bias = K(tile_load_bias),                                                                                \
         .finish = K(tile_finish),                                                                                      \
     }
 

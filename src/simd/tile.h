@@ -25,6 +25,19 @@ static void K(tile_load)(mha_tile *tile, const float *const rows[], int32_t head
     memset(tile->o, 0, K(tile_o_floats)(tile->lanes, v_head_dim) * sizeof(float));
 }
 
+static void K(tile_load_bias)(const mha_tile *tile, const float *const rows[], float *bias, uint64_t *excluded) {
+    float *first = bias + tile->begin * tile->lanes;
+    for (int32_t lane = 0; lane < tile->lanes; lane += V_LANES) {
+        const float *group[V_LANES];
+        for (int i = 0; i < V_LANES; i++) group[i] = lane + i < tile->rows ? rows[lane + i] : NULL;
+        pack_transposed(group, tile->end - tile->begin, first + lane, tile->lanes, false, 0, v_set1(1));
+    }
+    const vf lowest = v_set1(-INFINITY);
+    for (int32_t k = tile->begin; k < tile->end; k++)
+        for (int32_t lane = 0; lane < tile->lanes; lane += V_LANES)
+            excluded[k] |= v_equal(v_load(bias + k * tile->lanes + lane), lowest) << lane;
+}
+
 /* PANEL keys from `key` on, or PANEL columns of the values from `d` on, as rows of A.  In place, what lies beyond the last is
  * the last again: never read out of bounds, and never used. */
 V_INLINE fma_rows key_rows(const mha_kv_block *block, int32_t key, bool in_place) {
