@@ -56,14 +56,27 @@ def as_subproject():
     return source / "build" / "use", {}
 
 
-def with_pkg_config(libdir):
-    source, program = BUILD / "consumers" / "readme.c", BUILD / "consumers" / "readme"
-    source.write_text(readme_example("c"))
-    env = {"PKG_CONFIG_PATH": str(libdir / "pkgconfig")}
-    flags = run(["pkg-config", "--cflags", "--libs", "mha"], "consumers", env)
-    strict = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
-    run(["gcc", *strict, source, "-o", program, *shlex.split(flags)], "consumers")
+COMPILERS = {".c": ["gcc", "-std=c11"], ".cpp": ["g++", "-std=c++17"]}
+
+
+def with_pkg_config(libdir, source):
+    """Builds a program of one file, its warnings errors."""
+    program = BUILD / "consumers" / source.name.replace(".", "-")
+    flags = run(["pkg-config", "--cflags", "--libs", "mha"], "consumers", {"PKG_CONFIG_PATH": str(libdir / "pkgconfig")})
+    strict = ["-O2", "-pthread", "-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Werror"]
+    compiler = COMPILERS[source.suffix]
+    run([*compiler, *strict, source, "-o", program, *shlex.split(flags), "-lm"], "consumers")
     return program, {"LD_LIBRARY_PATH": str(libdir)}
+
+
+def example_results(libdir):
+    readme = BUILD / "consumers" / "readme.c"
+    readme.write_text(readme_example("c"))
+    sources = [readme, *sorted((ROOT / "examples").glob("*.c*"))]
+    return [
+        attempt(f"consumers: {source.name}, pkg-config", lambda source=source: with_pkg_config(libdir, source))
+        for source in sources
+    ]
 
 
 def newer_version_result(libdir):
@@ -83,6 +96,6 @@ def results():
         attempt("consumers: CMake, shared library", lambda: with_cmake(both, "cmake-shared")),
         attempt("consumers: CMake, static build", lambda: with_cmake(static, "cmake-static")),
         attempt("consumers: Meson subproject", as_subproject),
-        attempt("consumers: README's C example, pkg-config", lambda: with_pkg_config(both)),
+        *example_results(both),
         newer_version_result(both),
     ]
