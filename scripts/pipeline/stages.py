@@ -190,6 +190,13 @@ def formatting(quick):
     return [check("format: clang-format has nothing to change", files and not different, "\n".join(different))], Isas()
 
 
+def documentation(quick):
+    """Doxygen: every public name is documented, every link between pages leads somewhere"""
+    (BUILD / "docs").mkdir(parents=True, exist_ok=True)
+    status, output = try_run(["doxygen", "docs/Doxyfile"], "docs")
+    return [check("docs: Doxygen warns of nothing", status == 0, output)], Isas()
+
+
 def only_on_x86(name, stage):
     def skip(quick):
         return [Result(f"{name}: needs an x86-64 machine", SKIPPED)], Isas()
@@ -203,6 +210,7 @@ STAGES = {
     "objects": compiled,
     "headers": headers,
     "format": formatting,
+    "docs": documentation,
     "python": python,
     "consumers": installed,
     "clang": clang,
@@ -215,4 +223,4 @@ STAGES = {
     "onnx": onnx,
 }
 LIGHT_STAGES = [name for name in STAGES if name not in ("frameworks", "onnx")]
-QUICK_STAGES = ["gcc", "objects", "headers", "format", "python"]
+QUICK_STAGES = ["gcc", "objects", "headers", "format", "docs", "python"]
