@@ -2,7 +2,7 @@
 
 import platform
 
-from pipeline import consumers, objects
+from pipeline import consumers, objects, wheel
 from pipeline.build import BUILD, CLANG, GCC, LOGS, ROOT, Broken, compile_only, readme_example, run, run_tests, try_run
 from pipeline.results import FAILED, SKIPPED, Isas, Result, check, of_pytest
 
@@ -127,6 +127,11 @@ def installed(quick):
     return consumers.results(), Isas()
 
 
+def wheels(quick):
+    """a wheel: what it contains, and that it works in a clean environment"""
+    return wheel.results(), Isas()
+
+
 def pytest(interpreter, name, *arguments):
     log = LOGS / f"{name}.xml"
     log.unlink(missing_ok=True)
@@ -212,6 +217,7 @@ STAGES = {
     "format": formatting,
     "docs": documentation,
     "python": python,
+    "wheel": wheels,
     "consumers": installed,
     "clang": clang,
     "address": address,
