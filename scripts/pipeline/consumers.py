@@ -62,7 +62,9 @@ COMPILERS = {".c": ["gcc", "-std=c11"], ".cpp": ["g++", "-std=c++17"]}
 def with_pkg_config(libdir, source):
     """Builds a program of one file, its warnings errors."""
     program = BUILD / "consumers" / source.name.replace(".", "-")
-    flags = run(["pkg-config", "--cflags", "--libs", "mha"], "consumers", {"PKG_CONFIG_PATH": str(libdir / "pkgconfig")})
+    flags = run(
+        ["pkg-config", "--cflags", "--libs", "mha"], "consumers", {"PKG_CONFIG_PATH": str(libdir / "pkgconfig")}
+    )
     strict = ["-O2", "-pthread", "-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Werror"]
     compiler = COMPILERS[source.suffix]
     run([*compiler, *strict, source, "-o", program, *shlex.split(flags), "-lm"], "consumers")
