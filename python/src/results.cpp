@@ -14,14 +14,16 @@ nb::dlpack::dtype dlpack_dtype(mha_dtype dtype) {
     return {static_cast<uint8_t>(code), static_cast<uint8_t>(dtype == MHA_F32 ? 32 : 16), 1};
 }
 
-// `like` is an array of that dtype, unless it is f32.
+// NumPy has no bf16 of its own: then `like` is an array of it.
 nb::object numpy_array(const Shape &shape, mha_dtype dtype, nb::handle like) {
     static const nb::handle empty = numpy("empty");
     static const nb::handle float32 = numpy("dtype")("float32").release();
+    static const nb::handle float16 = numpy("dtype")("float16").release();
     const auto extents = nb::steal<nb::tuple>(PyTuple_New(static_cast<Py_ssize_t>(shape.size())));
     for (size_t i = 0; i < shape.size(); i++)
         PyTuple_SET_ITEM(extents.ptr(), static_cast<Py_ssize_t>(i), PyLong_FromLongLong(shape[i]));
-    return empty(extents, dtype == MHA_F32 ? nb::borrow(float32) : nb::object(like.attr("dtype")));
+    if (dtype == MHA_BF16) return empty(extents, nb::object(like.attr("dtype")));
+    return empty(extents, dtype == MHA_F32 ? float32 : float16);
 }
 
 void set_error(void *, const char *, const char *message) { PyErr_SetString(PyExc_MemoryError, message); }

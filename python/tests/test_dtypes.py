@@ -118,11 +118,12 @@ def test_results_are_of_the_kind_of_q(qkv, kind, dtype):
         np.testing.assert_array_equal(actual.array, exact)
 
 
-def test_a_library_that_makes_no_arrays_gets_numpys(qkv):
-    q = memoryview(qkv[0])
-    out = mha.attention(q, *qkv[1:])
-    assert type(out) is np.ndarray
-    np.testing.assert_array_equal(out, mha.attention(*qkv))
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_library_that_makes_no_arrays_gets_numpys(qkv, dtype):
+    q, k, v = (x.astype(dtype) for x in qkv)
+    out = mha.attention(memoryview(q), k, v)
+    assert type(out) is np.ndarray and out.dtype == dtype
+    np.testing.assert_array_equal(out, mha.attention(q, k, v))
 
 
 def test_foreign_out(qkv):
