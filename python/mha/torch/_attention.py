@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from mha import _context, _mha, _threads
 from mha._options import window_of
@@ -92,12 +93,23 @@ def _fake(
 operator = torch.ops.mha.attention.default
 
 
+def carries_tangent(*tensors: Tensor | None) -> bool:
+    """Whether forward-mode differentiation goes through one; PyTorch would let it end at the operator."""
+    return any(tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
+
+
 def refuse_grad(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> None:
     if torch.is_grad_enabled() and (
         query.requires_grad or key.requires_grad or value.requires_grad or (mask is not None and mask.requires_grad)
     ):
         raise RuntimeError(
             "an input requires grad, expected inference: use torch.inference_mode() or torch.no_grad(), or for training "
+            "torch.nn.functional.scaled_dot_product_attention"
+        )
+    # The level is asked for here because the function costs half a microsecond.
+    if forward_ad._current_level >= 0 and carries_tangent(query, key, value, mask):
+        raise RuntimeError(
+            "an input carries a tangent, expected inference: for forward-mode differentiation use "
             "torch.nn.functional.scaled_dot_product_attention"
         )
 
@@ -159,7 +171,7 @@ def attention(
     Raises
     ------
     RuntimeError
-        If grad mode is on and an input requires grad.
+        If grad mode is on and an input requires grad, or if one carries a tangent.
     ValueError
         If an argument contradicts another or itself; one sentence says which, its value and what was expected.
     TypeError

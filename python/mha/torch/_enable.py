@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mha.torch._attention import carries_tangent
 from mha.torch._sdpa import scaled_dot_product_attention
 
 _pytorchs = functional.scaled_dot_product_attention
@@ -28,7 +29,10 @@ def _applies(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None
         and query.dtype in _DTYPES
         and (attn_mask is None or attn_mask.dtype is torch.bool or attn_mask.dtype in _DTYPES)
         and all(x.device.type == "cpu" and x.layout is torch.strided and not x.is_nested for x in tensors)
+        and query.numel() > 0  # libmha refuses some sizes of 0, such as of no heads
+        and value.numel() > 0
         and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
+        and not carries_tangent(*tensors)
     )
 
 
@@ -52,7 +56,7 @@ def enable() -> Iterator[None]:
     """Let `torch.nn.functional.scaled_dot_product_attention` run on libmha inside a `with` block.
 
     Callers that look the function up in `torch.nn.functional` get `mha.torch.scaled_dot_product_attention` where it
-    applies: tensors of float32, float16 or bfloat16 in CPU memory, no grad, no dropout; else PyTorch's own.
+    applies: tensors of float32, float16 or bfloat16 in CPU memory, not empty, no grad, no dropout; else PyTorch's own.
 
     The function is replaced for all threads while at least one block is active in any of them; blocks may be nested.
     """

@@ -50,7 +50,7 @@ def scaled_dot_product_attention(
     Raises
     ------
     RuntimeError
-        If grad mode is on and an input requires grad.
+        If grad mode is on and an input requires grad, or if one carries a tangent.
     ValueError
         If `dropout_p` is not 0, or an argument contradicts another.
     TypeError
@@ -90,7 +90,10 @@ def _broadcast(
     query, key, value = (x.unsqueeze(0) if x.dim() == 2 else x for x in (query, key, value))
     leading = _broadcast_shapes("leading dimensions", *(x.shape[:-3] for x in (query, key, value)))
     if enable_gqa:
-        q_heads, kv_heads = query.shape[-3], key.shape[-3]
+        q_heads = query.shape[-3]
+        if key.shape[-3] != value.shape[-3]:  # for PyTorch each may divide q_heads, for the library both are one number
+            key, value = (x.repeat_interleave(q_heads // max(x.shape[-3], 1), -3) for x in (key, value))
+        kv_heads = key.shape[-3]
     else:
         q_heads = kv_heads = _broadcast_shapes("heads", *(x.shape[-3:-2] for x in (query, key, value)))[0]
     items = prod(leading)

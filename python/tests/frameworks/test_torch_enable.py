@@ -8,6 +8,7 @@ import mha.torch
 import pytest
 import torch
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 PYTORCHS = functional.scaled_dot_product_attention
 
@@ -46,6 +47,10 @@ CASES = {
     "double": ({n: randn(2, 4, 7, 8, dtype=torch.float64) for n in ("query", "key", "value")}, False),
     "grad": ({"query": randn(2, 4, 5, 8, requires_grad=True)}, False),
     "mask with grad": ({"attn_mask": randn(5, 7, requires_grad=True)}, False),
+    "no heads": ({n: randn(2, 0, 7, 8) for n in ("query", "key", "value")}, False),
+    "no head_dim": ({n: randn(2, 4, 7, 0) for n in ("query", "key")}, False),
+    "no v_head_dim": ({"value": randn(2, 4, 7, 0)}, False),
+    "no batch of three dimensions": ({n: randn(0, 7, 8) for n in ("query", "key", "value")}, False),
     "dropout": ({"dropout_p": 1e-9}, False),
     "nested": ({n: torch.nested.nested_tensor([randn(4, 7, 8)] * 2) for n in ("query", "key", "value")}, False),
     "another device": ({n: randn(2, 4, 7, 8, device="meta") for n in ("query", "key", "value")}, False),
@@ -146,3 +151,13 @@ def test_compile_inside():
         out = torch.compile(model, fullgraph=True, backend=backend)(q)
     torch.testing.assert_close(out, PYTORCHS(q, q, q))
     assert "mha.attention" in graphs[0]
+
+
+def test_forward_mode_is_left_to_pytorch(calls):
+    q = randn(1, 2, 4, 8)
+    with sdpa_kernel(SDPBackend.MATH):  # the one that has it
+        expected = torch.func.jvp(lambda x: PYTORCHS(x, x, x), (q,), (q,))
+        with mha.torch.enable():
+            out = torch.func.jvp(lambda x: functional.scaled_dot_product_attention(x, x, x), (q,), (q,))
+    assert calls == []
+    torch.testing.assert_close(out, expected)

@@ -7,6 +7,7 @@ import math
 import mha.torch
 import pytest
 import torch
+from torch.autograd import forward_ad
 from torch.nn.functional import scaled_dot_product_attention
 
 ours = mha.torch.scaled_dot_product_attention
@@ -32,6 +33,8 @@ SHAPES = {
     "grouped": ((2, 4, 5, 8), (2, 2, 7, 8), (2, 2, 7, 6), {"enable_gqa": True}),
     "grouped, three dimensions": ((4, 5, 8), (2, 7, 8), (2, 7, 6), {"enable_gqa": True}),
     "grouped, five dimensions": ((3, 2, 4, 5, 8), (3, 2, 1, 7, 8), (3, 2, 1, 7, 6), {"enable_gqa": True}),
+    "more value heads": ((2, 12, 5, 8), (2, 2, 7, 8), (2, 4, 7, 6), {"enable_gqa": True}),
+    "more key heads": ((2, 12, 5, 8), (2, 6, 7, 8), (2, 4, 7, 6), {"enable_gqa": True}),
     "one key head": ((2, 4, 5, 8), (2, 1, 7, 8), (2, 1, 7, 6), {}),
     "one query head": ((2, 1, 5, 8), (2, 4, 7, 8), (2, 4, 7, 6), {}),
     "keys of one batch item": ((3, 4, 5, 8), (1, 4, 7, 8), (1, 4, 7, 6), {}),
@@ -137,3 +140,19 @@ def test_grad_is_refused(which):
                 function(*tensors)
             with torch.no_grad():
                 assert not function(*tensors).requires_grad
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_forward_mode_is_refused(which):
+    """Derivatives that are carried along with numbers, which would get lost."""
+    with torch.inference_mode(False), forward_ad.dual_level():
+        tensors = [torch.ones(1, 1, 4, 4) for _ in range(4)]
+        tensors[which] = forward_ad.make_dual(tensors[which], torch.ones(1, 1, 4, 4))
+        with pytest.raises(RuntimeError, match="carries a tangent, expected inference"):
+            ours(*tensors)
+
+
+def test_jvp_is_refused():
+    q = torch.ones(1, 1, 4, 4)
+    with torch.inference_mode(False), pytest.raises(RuntimeError, match="carries a tangent, expected inference"):
+        torch.func.jvp(lambda x: ours(x, x, x), (q,), (q,))
