@@ -66,7 +66,8 @@ void bench_add_layer(const bench_row *row);
 double bench_peak(const bench_row *row);
 double bench_bandwidth(const bench_row *row, double working_set);
 
-/* n multiply-adds, each multiply_add_flops; and a read of n floats, a multiple of 64 vectors at a vector's alignment. */
+/* n multiply-adds, each multiply_add_flops; and a read of n floats, a multiple of 64 vectors at a vector's
+ * alignment. */
 void bench_multiply_add(const bench_row *row, size_t n);
 void bench_read(const bench_row *row, const float *data, size_t n);
 
@@ -82,8 +83,8 @@ extern const char *const bench_cpu_lacks_isa;
 /* A context for the row's instruction set, or why there is none. */
 const char *bench_context(const bench_row *row, bool sleef, struct mha_context **context);
 
-/* Random numbers in [-1, 1), written before they are returned: pages that never were all map to one page of zeros, which
- * stays in L1.  All cases read the same; valid until more are asked for. */
+/* Random numbers in [-1, 1), written before they are returned: pages that never were all map to one page of zeros,
+ * which stays in L1.  All cases read the same; valid until more are asked for. */
 const float *bench_random(size_t n);
 
 /* Memory at a page's start, set to zero, or an end of the program. */

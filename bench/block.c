@@ -1,4 +1,5 @@
-/* What prefill is made of, through the kernel contract: packing a block of keys and values, and updating a tile with it. */
+/* What prefill is made of, through the kernel contract: packing a block of keys and values, and updating a tile with
+ * it. */
 #include "bench.h"
 
 #include "plan.h"

@@ -1,4 +1,5 @@
-/* What a core can do at most with one instruction set: compiled once for each, with its flags and BENCH_ISA its name. */
+/* What a core can do at most with one instruction set: compiled once for each, with its flags and BENCH_ISA its
+ * name. */
 #include <stddef.h>
 
 #if defined(__AVX512F__)
@@ -49,8 +50,8 @@ float PASTE(bench_multiply_add_, BENCH_ISA)(size_t n, float a, float b) {
     return total;
 }
 
-/* Reads n floats, a multiple of STREAMS * VISIT vectors at a vector's alignment, from STREAMS places in turn: hardware fetches
- * ahead page by page, so that one place after the other would show two thirds of what DRAM gives. */
+/* Reads n floats, a multiple of STREAMS * VISIT vectors at a vector's alignment, from STREAMS places in turn: hardware
+ * fetches ahead page by page, so that one place after the other would show two thirds of what DRAM gives. */
 float PASTE(bench_read_, BENCH_ISA)(const float *data, size_t n) {
     enum { STREAMS = 16, VISIT = 4 };
     const size_t length = n / LANES / STREAMS;

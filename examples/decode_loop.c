@@ -131,8 +131,9 @@ int main(void) {
     printf("read %d tokens, generated %d with %s kernels: %.0f tokens/s\n", PROMPT, TOKENS - PROMPT,
            mha_context_isa(context), (TOKENS - PROMPT) / seconds);
 
-    /* The same in one causal prefill.  Bits depend on q_len, which chooses the kernels; what may differ is rounding.  By
-     * docs/numerics.md the difference is at most this bound: a score's sum of |q_d k_d| / sqrt(HEAD_DIM) is below 8 here. */
+    /* The same in one causal prefill.  Bits depend on q_len, which chooses the kernels; what may differ is rounding.
+     * By docs/numerics.md the difference is at most this bound: a score's sum of |q_d k_d| / sqrt(HEAD_DIM) is below 8
+     * here. */
     const int next = forward(tokens, 0, TOKENS, &filled, at_once);
     float difference = 0, largest = 0;
     for (int i = 0; i < TOKENS * WIDTH; i++) difference = fmaxf(difference, fabsf(in_steps[i] - at_once[i]));

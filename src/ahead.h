@@ -1,12 +1,12 @@
-/* Memory that is needed soon.  The driver says which rows; kernels fetch some of them before each product, so that they come
- * out of a slow cache or DRAM while the multipliers are busy. */
+/* Memory that is needed soon.  The driver says which rows; kernels fetch some of them before each product, so that they
+ * come out of a slow cache or DRAM while the multipliers are busy. */
 #ifndef MHA_AHEAD_H
 #define MHA_AHEAD_H
 
 #include <stdint.h>
 
-/* Rows still to be fetched: `group` of them group_stride apart, then the next group, `stride` after this one.  All in bytes
- * and without signs: what is never reached may lie anywhere. */
+/* Rows still to be fetched: `group` of them group_stride apart, then the next group, `stride` after this one.  All in
+ * bytes and without signs: what is never reached may lie anywhere. */
 typedef struct mha_ahead_rows {
     uintptr_t row;
     int64_t left, bytes; /* rows, and what each has */

@@ -1,4 +1,5 @@
-/* The algorithm: softmax(Q K^T * scale) V, block by block of keys, for chunks of query rows (FlashAttention-2, Dao 2023).
+/* The algorithm: softmax(Q K^T * scale) V, block by block of keys, for chunks of query rows (FlashAttention-2, Dao
+ * 2023).
  *
  *     arguments -> plan -> tasks -> for each block of keys: pack once, update every tile of the chunk -> output
  *

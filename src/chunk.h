@@ -27,9 +27,9 @@ static inline int64_t mha_splits_of(const mha_plan *plan, int64_t batch) {
 /* Which chunk task `index` is: sets all but call, memory, tiles, first_key and last_key. */
 void mha_chunk_locate(const mha_plan *plan, size_t index, mha_chunk *chunk);
 
-/* What is needed after the block at key0, in the order of need (expect.c): the next one; after the last, where the output goes
- * and what this worker's next task begins with, if workers take turns.  A wrong guess costs at most a block's worth of
- * reading. */
+/* What is needed after the block at key0, in the order of need (expect.c): the next one; after the last, where the
+ * output goes and what this worker's next task begins with, if workers take turns.  A wrong guess costs at most a
+ * block's worth of reading. */
 void mha_chunk_expect(const mha_chunk *now, int64_t key0, mha_kv_block *block, mha_ahead *ahead);
 
 #endif

@@ -1,6 +1,7 @@
 /* The kernel contract: what the driver (attention.c, layer.c) asks of an instruction set.
  *
- * The tile and in_place paths are laid out with QUERIES IN VECTOR LANES.  A tile holds up to `lanes` queries of one KV head:
+ * The tile and in_place paths are laid out with QUERIES IN VECTOR LANES.  A tile holds up to `lanes` queries of one KV
+ * head:
  *
  *     q [head_dim][lanes]     the queries, transposed                 S = K Q^T   is [keys][lanes]
  *     o [v_head_dim][lanes]   the output before division, transposed  O += V^T P  is [v_head_dim][lanes]
@@ -38,8 +39,8 @@ typedef struct mha_softmax {
     float exp_floor;  /* exp(x * scale) is below 2^-126, and taken as 0, for x below this */
 } mha_softmax;
 
-/* Where operands (of a projection: the weights) probably are, by their size: in a core's own caches, where to fetch them
- * ahead costs more than it brings; in what others leave of a shared cache; or in DRAM. */
+/* Where operands (of a projection: the weights) probably are, by their size: in a core's own caches, where to fetch
+ * them ahead costs more than it brings; in what others leave of a shared cache; or in DRAM. */
 typedef enum mha_level { MHA_FAST_CACHE, MHA_SLOW_CACHE, MHA_DRAM } mha_level;
 
 enum { MHA_FAST_CACHE_BYTES = 1 << 20, MHA_SLOW_CACHE_BYTES = 1 << 24 };
@@ -57,8 +58,8 @@ typedef struct mha_kv_block {
     int32_t keys; /* valid ones; at most block_keys */
     int32_t head_dim, v_head_dim;
     mha_level level; /* where keys and values are read from */
-    /* What a kernel may fetch meanwhile: paced once a call, a step before each product; or NULL.  A kernel that fetches K
-     * and V in an order of its own finds them here, strides as above; next_keys is 0 if no block follows. */
+    /* What a kernel may fetch meanwhile: paced once a call, a step before each product; or NULL.  A kernel that fetches
+     * K and V in an order of its own finds them here, strides as above; next_keys is 0 if no block follows. */
     mha_ahead *ahead;
     const float *next_k, *next_v;
     int32_t next_keys;
@@ -79,8 +80,8 @@ typedef struct mha_tile {
     void *scores_visitor;     /* not NULL: show it the scores of each stage */
 } mha_tile;
 
-/* Baseline code (scores.c): copies a tile's scores s, laid out as the path has them, to the caller's tensor, if it wants
- * those of this stage: MHA_SCORES_RAW, _SOFTCAPPED or _BIASED. */
+/* Baseline code (scores.c): copies a tile's scores s, laid out as the path has them, to the caller's tensor, if it
+ * wants those of this stage: MHA_SCORES_RAW, _SOFTCAPPED or _BIASED. */
 void mha_scores_visit(void *visitor, const mha_tile *tile, const float *s, mha_scores_mode stage);
 
 /* A way to process tiles, all with the same signatures.
@@ -100,8 +101,8 @@ typedef struct mha_path {
     void (*load)(mha_tile *tile, const float *const rows[], int32_t head_dim, int32_t v_head_dim, float q_factor);
     /* Scores, online softmax, accumulation: one block against n tiles.  By exp: 0 SLEEF, 1 fused. */
     void (*block[2])(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n, float *s);
-    /* Lays out addends rows[r][key - begin] as the scores are, and sets the bits in excluded of those that are -inf.  NULL: the
-     * driver does. */
+    /* Lays out addends rows[r][key - begin] as the scores are, and sets the bits in excluded of those that are -inf.
+     * NULL: the driver does. */
     void (*load_bias)(const mha_tile *tile, const float *const rows[], float *bias, uint64_t *excluded);
     /* rows[r] = o / sum, zeros where sum is 0; or o as it is. */
     void (*finish)(const mha_tile *tile, float *const rows[], int32_t v_head_dim, bool normalise);
@@ -138,8 +139,8 @@ typedef struct mha_kernels {
     /* Half precision, MHA_F16 or MHA_BF16: n elements to f32, exactly, and back, rounded to nearest, ties to even. */
     void (*widen)(const void *half, mha_dtype dtype, float *x, size_t n);
     void (*narrow)(const float *x, mha_dtype dtype, void *half, size_t n);
-    /* Merges n <= MHA_MAX_SPLITS partial rows, `stride` floats apart, each {max, sum, o[v_head_dim]}, in index order into
-     * out[v_head_dim], which may be the first partial's o; leaves the merged max and sum in the first partial. */
+    /* Merges n <= MHA_MAX_SPLITS partial rows, `stride` floats apart, each {max, sum, o[v_head_dim]}, in index order
+     * into out[v_head_dim], which may be the first partial's o; leaves the merged max and sum in the first partial. */
     void (*merge)(const mha_softmax *softmax, float *partials, size_t n, size_t stride, float *out, int32_t v_head_dim);
     /* lse[i] = max[i] * scale + log(sum[i]); all three [n] */
     void (*lse)(const float *max, const float *sum, float *lse, size_t n, float scale);
@@ -153,7 +154,8 @@ typedef struct mha_kernels {
     size_t (*weight_floats)(int64_t out, int64_t in);
     void (*pack_weights)(const float *weight, int64_t stride, int64_t out, int64_t in, float *packed);
     size_t gemm_scratch_floats;
-    /* Rows [row0, row1), one to MHA_GEMM_ROWS, by outputs [out0, out1): multiples of gemm_panel, but out1 may be `out`. */
+    /* Rows [row0, row1), one to MHA_GEMM_ROWS, by outputs [out0, out1): multiples of gemm_panel, but out1 may be
+     * `out`. */
     void (*gemm)(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t out0, int64_t out1, float *scratch);
 } mha_kernels;
 

@@ -23,8 +23,8 @@ void mha_rows_open(const mha_plan *plan, int64_t batch, int64_t row0, int32_t n,
     }
 }
 
-/* Each row flips its bit where its visible keys begin and end; a running XOR over the keys then gives every key its bits
- * in rows + keys steps instead of rows * keys. */
+/* Each row flips its bit where its visible keys begin and end; a running XOR over the keys then gives every key its
+ * bits in rows + keys steps instead of rows * keys. */
 static void exclude_by_position(const mha_tile_place *place, const mha_tile *tile, int32_t keys, uint64_t *excluded) {
     const mha_rows *rows = place->rows;
     memset(excluded, 0, (size_t)keys * sizeof *excluded);

@@ -22,8 +22,8 @@ static inline int64_t mha_row_head(const mha_plan *plan, int64_t kv_head, int64_
 /* Fills rows for n rows from row0 on: the keys each sees by causality, window and kv length. */
 void mha_rows_open(const mha_plan *plan, int64_t batch, int64_t row0, int32_t n, mha_rows *rows);
 
-/* Sets begin, end, excluded and bias of the tile for a block of `keys` keys.  `excluded` has room for a block; `bias` for
- * its scores, laid out as the path has them, and `room` for as many floats; both are only used with an additive mask. */
+/* Sets begin, end, excluded and bias of the tile for a block of `keys` keys.  `excluded` has room for a block; `bias`
+ * for its scores, laid out as the path has them, and `room` for as many floats; both are only used with an additive mask. */
 void mha_mask_tile(const mha_tile_place *place, int32_t keys, mha_tile *tile, uint64_t *excluded, float *bias,
                    float *room);
 

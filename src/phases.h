@@ -1,5 +1,5 @@
-/* Where the time of a call goes.  With -Dphases=true, every thread counts the time-stamp ticks of each phase; without it
- * nothing is left in the code. */
+/* Where the time of a call goes.  With -Dphases=true, every thread counts the time-stamp ticks of each phase; without
+ * it nothing is left in the code. */
 #ifndef MHA_PHASES_H
 #define MHA_PHASES_H
 

@@ -45,8 +45,8 @@ static inline int64_t mha_plan_kv_len(const mha_plan *plan, int64_t b) {
     return plan->appends ? mha_plan_past_len(plan, b) + plan->new_len : plan->args.kv_len;
 }
 
-/* The keys of a split of batch item b; all there are, or a multiple of block_keys.  A function of its kv length and of what holds for the
- * whole call, so that bits depend neither on the batch nor on padding. */
+/* The keys of a split of batch item b; all there are, or a multiple of block_keys.  A function of its kv length and of
+ * what holds for the whole call, so that bits depend neither on the batch nor on padding. */
 int64_t mha_plan_split_keys(const mha_plan *plan, int64_t b);
 
 /* Checks all but the operands' memory (check.c) and fills args, kernels and exp: enough to cut the work. */
@@ -85,9 +85,9 @@ typedef struct mha_worker_memory {
 /* What the driver knows of a tile's rows beside the kernels' mha_tile. */
 typedef struct mha_rows {
     int64_t row0;
-    /* Row r sees keys first[r] <= key < last[r], but for the mask; both are 0 if it sees none.  first_min (INT64_MAX) and
-     * last_max (0, if there is none) are over the rows that see a key, first_max and last_min over all: a row that sees none
-     * leaves no block full. */
+    /* Row r sees keys first[r] <= key < last[r], but for the mask; both are 0 if it sees none.  first_min (INT64_MAX)
+     * and last_max (0, if there is none) are over the rows that see a key, first_max and last_min over all: a row that
+     * sees none leaves no block full. */
     int64_t first[MHA_MAX_LANES], last[MHA_MAX_LANES];
     int64_t first_min, first_max, last_min, last_max;
 } mha_rows;

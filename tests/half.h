@@ -1,4 +1,5 @@
-/* Half precision by its definition (IEEE 754-2019 section 3.4; bfloat16: binary32's first 16 bits), in double arithmetic. */
+/* Half precision by its definition (IEEE 754-2019 section 3.4; bfloat16: binary32's first 16 bits), in double
+ * arithmetic. */
 #ifndef TESTS_HALF_H
 #define TESTS_HALF_H
 

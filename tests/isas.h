@@ -23,8 +23,8 @@ const char *exp_name(mha_exp exp);
 /* MHA_TEST_QUICK=1: a short list of cases, for emulators and sanitizers. */
 bool test_quick(void);
 
-/* Whether the running test takes its next case, of so many multiply-adds.  Quick runs take the first few and then one in
- * four, the same on every instruction set, but none that an emulator needs long for; a test left without any fails. */
+/* Whether the running test takes its next case, of so many multiply-adds.  Quick runs take the first few and then one
+ * in four, the same on every instruction set, but none that an emulator needs long for; a test left without any fails. */
 bool test_takes(int64_t work);
 
 #endif

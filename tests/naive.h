@@ -6,7 +6,8 @@
 #include "bound.h"
 #include "mha/mha.h"
 
-/* Values, densely in row-major order, and for each how far off it may be (NULL: exact) before it is rounded to its dtype. */
+/* Values, densely in row-major order, and for each how far off it may be (NULL: exact) before it is rounded to its
+ * dtype. */
 typedef struct naive_array {
     int64_t n;
     double *x;

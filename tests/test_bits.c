@@ -104,7 +104,8 @@ static const spec cases[] = {
      .scores = SOFTMAX},
 };
 
-/* Decode at forced levels: whole groups of vectors, single ones and what is left; tiles of 3, 4 and three times 4 rows. */
+/* Decode at forced levels: whole groups of vectors, single ones and what is left; tiles of 3, 4 and three times 4
+ * rows. */
 static const spec level_cases[] = {
     {.what = "200, 3 rows", .batch = 2, .q_heads = 3, .kv_heads = 1, .q_len = 1, .kv_len = 400, .head_dim = 200},
     {.what = "200, 4 rows", .batch = 1, .q_heads = 8, .kv_heads = 2, .q_len = 1, .kv_len = 330, .head_dim = 200},

@@ -1,5 +1,5 @@
-/* The KV cache: attention with the last tokens given apart is attention over all of them, to the bit, and leaves a cache that
- * holds them all; in place, from a past elsewhere, with a past of each batch item, from and to any dtype. */
+/* The KV cache: attention with the last tokens given apart is attention over all of them, to the bit, and leaves a
+ * cache that holds them all; in place, from a past elsewhere, with a past of each batch item, from and to any dtype. */
 #include "call.h"
 #include "check.h"
 #include "executor.h"

@@ -1,5 +1,5 @@
-/* exp(x scale) as softmax evaluates it, with the constants that the plan of a call makes of its scale, against double: for
- * every float x from -inf to 0 (quick runs: one in 4,099) at scale 1, and for samples at others. */
+/* exp(x scale) as softmax evaluates it, with the constants that the plan of a call makes of its scale, against double:
+ * for every float x from -inf to 0 (quick runs: one in 4,099) at scale 1, and for samples at others. */
 #include "isas.h"
 #include "kernels.h"
 #include "plan.h"

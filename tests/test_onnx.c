@@ -1,5 +1,6 @@
-/* The cases that ONNX has for its operator Attention, mapped onto mha_attention_args as docs/numerics.md says, and compared
- * with the tolerances of ONNX's own runner.  MHA_ONNX_CASES names the file, which scripts/onnx_cases writes. */
+/* The cases that ONNX has for its operator Attention, mapped onto mha_attention_args as docs/numerics.md says, and
+ * compared with the tolerances of ONNX's own runner.  MHA_ONNX_CASES names the file, which scripts/onnx_cases
+ * writes. */
 #include "guard.h"
 #include "half.h"
 #include "isas.h"
@@ -156,8 +157,8 @@ static void set_up(onnx_call *c, const onnx_case *onnx, guard_side side) {
 
 /* ---- comparing -------------------------------------------------------------------------------------------------- */
 
-/* As numpy.testing.assert_allclose.  ONNX's runner grants bfloat16 two of its ULPs; what is only copied is held to be the
- * same. */
+/* As numpy.testing.assert_allclose.  ONNX's runner grants bfloat16 two of its ULPs; what is only copied is held to be
+ * the same. */
 static bool is_close(const onnx_case *onnx, const onnx_tensor *output, double got, double wanted) {
     const bool is_copy = strncmp(output->name, "present_", strlen("present_")) == 0;
     const double rtol = output->type == ONNX_BFLOAT16 ? fmax(onnx->rtol, 0x1p-6) : onnx->rtol;

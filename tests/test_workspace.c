@@ -1,5 +1,5 @@
-/* Workers share nothing they write.  Threads would show it only now and then; here tasks run one by one, each on the next
- * worker, and what each changed in the workspace is compared. */
+/* Workers share nothing they write.  Threads would show it only now and then; here tasks run one by one, each on the
+ * next worker, and what each changed in the workspace is compared. */
 #include "isas.h"
 #include "layer_problem.h"
 #include "problem.h"

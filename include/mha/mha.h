@@ -139,8 +139,8 @@ typedef enum mha_dtype {
     MHA_BOOL = 4  /* one byte, 0 is false: masks only */
 } mha_dtype;
 
-/* Operands need not have the same dtype.  Half precision is converted to f32 on load and rounded to nearest, ties to even, on
- * store; everything between is f32.
+/* Operands need not have the same dtype.  Half precision is converted to f32 on load and rounded to nearest, ties to
+ * even, on store; everything between is f32.
  *
  * An operand [batch, heads, tokens, dim].  dim is contiguous; every other stride is free, so that [B,H,T,D], [B,T,H,D],
  * slices of a packed QKV buffer and of a KV cache need no copy.  A zero stride broadcasts an input.  data needs the
@@ -174,14 +174,14 @@ typedef enum mha_scores_mode {
 
 #define MHA_SCALE_DEFAULT (-INFINITY) /* stands for 1 / sqrt(head_dim) */
 
-/* Keys and values of earlier calls.  mha_attention writes the new ones, args.k and args.v, behind them and then attends to all.
- * Of batch item b, past = past_lens[b] or past_len, and
+/* Keys and values of earlier calls.  mha_attention writes the new ones, args.k and args.v, behind them and then attends
+ * to all.  Of batch item b, past = past_lens[b] or past_len, and
  *
- *     k, v [past, past + args.kv_len) = args.k, args.v                  converted, if their dtypes differ
- *     k, v [0, past)                  = past_k, past_v [0, past)        only if past_k has data: otherwise it is there already
+ *     k, v [past, past + args.kv_len) = args.k, args.v               converted, if their dtypes differ
+ *     k, v [0, past)                  = past_k, past_v [0, past)     only if past_k has data: otherwise it is there
  *
- * so a cache with room for more tokens is appended to in place, and ONNX's past and present are past_k, past_v and k, v.
- * Keys are counted from the begin of the cache: by kv_lens, windows, causality, masks and scores. */
+ * so a cache with room for more tokens is appended to in place, and ONNX's past and present are past_k, past_v and k,
+ * v.  Keys are counted from the begin of the cache: by kv_lens, windows, causality, masks and scores. */
 typedef struct mha_kv_cache {
     size_t struct_size; /* set by mha_kv_cache_init */
     mha_tensor k;       /* [batch, kv_heads, longest past + kv_len, head_dim]; written: an output, as `out` is */
@@ -200,8 +200,8 @@ MHA_API void mha_kv_cache_init(mha_kv_cache *cache, size_t struct_size);
  *     and (window_left  == -1 or j >= p - window_left)
  *     and (window_right == -1 or j <= p + window_right)
  *     and the mask is not false (MHA_BOOL) or -inf (additive) there.
- * An excluded key and its value never reach the result, NaN and infinity included.  A row without a visible key, or whose
- * scores are all -inf, yields zeros and LSE = -inf. */
+ * An excluded key and its value never reach the result, NaN and infinity included.  A row without a visible key, or
+ * whose scores are all -inf, yields zeros and LSE = -inf. */
 typedef struct mha_attention_args {
     size_t struct_size; /* set by mha_attention_args_init */
 
@@ -244,8 +244,8 @@ typedef struct mha_attention_args {
 MHA_API void mha_attention_args_init(mha_attention_args *args, size_t struct_size);
 
 /* Bytes of workspace that mha_attention needs with n_workers (1 for a NULL executor): at most 1 MiB a worker for
- * head_dim and v_head_dim up to 256, plus, for few queries over long keys, partial results of at most 64 splits a head, and
- * for scores in half precision as many floats for each of up to 64 rows as there are keys.
+ * head_dim and v_head_dim up to 256, plus, for few queries over long keys, partial results of at most 64 splits a head,
+ * and for scores in half precision as many floats for each of up to 64 rows as there are keys.
  * Ask for each shape and number of workers: fewer queries or workers may need more.  Of the operands only their sizes
  * matter, and their dtypes, and whether mask.data and scores.data are NULL; kv_lens, q_offsets and past_lens are read. */
 MHA_API mha_status mha_attention_workspace_size(const mha_context *context, const mha_attention_args *args,
@@ -300,13 +300,13 @@ MHA_API void mha_layer_desc_init(mha_layer_desc *desc, size_t struct_size);
 /* Packed weights and the context whose kernels take them, never changed after creation.  Opaque. */
 typedef struct mha_layer mha_layer;
 
-/* Bytes of the packed form of a layer for this context's kernels; desc as for mha_layer_pack, weights included.  Here as
- * below, a message that is not NULL receives one sentence about what is wrong. */
+/* Bytes of the packed form of a layer for this context's kernels; desc as for mha_layer_pack, weights included.  Here
+ * as below, a message that is not NULL receives one sentence about what is wrong. */
 MHA_API mha_status mha_layer_packed_size(const mha_context *context, const mha_layer_desc *desc, size_t *packed_bytes,
                                          char *message, size_t message_bytes);
 
-/* Packs the weights into packed[0..packed_bytes), 64-byte aligned, apart from them.  It may be written to a file and mapped later; it is
- * only valid for contexts with the same instruction set and the same library version. */
+/* Packs the weights into packed[0..packed_bytes), 64-byte aligned, apart from them.  It may be written to a file and
+ * mapped later; it is only valid for contexts with the same instruction set and the same library version. */
 MHA_API mha_status mha_layer_pack(const mha_context *context, const mha_layer_desc *desc, void *packed,
                                   size_t packed_bytes, char *message, size_t message_bytes);
 

@@ -27,7 +27,8 @@ extern "C" {
 #ifdef _OPENMP
 
 /* A mha_executor.parallel_for.  OpenMP may give the team fewer threads than asked for (OMP_DYNAMIC, a thread limit, an
- * enclosing parallel region), which is right but slower.  Dynamic, because tasks of causal attention differ in length. */
+ * enclosing parallel region), which is right but slower.  Dynamic, because tasks of causal attention differ in
+ * length. */
 static inline void mha_openmp_parallel_for(void *user, size_t n_tasks, mha_task *task, void *closure) {
     const int n_threads = (int)(intptr_t)user;
 #pragma omp parallel for num_threads(n_threads) schedule(dynamic, 1)

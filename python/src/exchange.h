@@ -1,5 +1,5 @@
-// DLPack's C exchange API (DLPack 1.3, `__dlpack_c_exchange_api__`): what a type of arrays offers to C, without a call of
-// Python.  The names are those of DLPack's own dlpack.h.
+// DLPack's C exchange API (DLPack 1.3, `__dlpack_c_exchange_api__`): what a type of arrays offers to C, without a call
+// of Python.  The names are those of DLPack's own dlpack.h.
 #pragma once
 
 #include <nanobind/ndarray.h>

@@ -73,8 +73,8 @@ void parallel_region(void *user, size_t n_tasks, mha_task *task, void *closure) 
     openmp.load()(work, &region, threads, 0);
 }
 
-// As mha_pthreadpool_parallel_for, but workers sleep when they are done: spinning, which is faster from call to call, keeps
-// them from the threads of NumPy in between.
+// As mha_pthreadpool_parallel_for, but workers sleep when they are done: spinning, which is faster from call to call,
+// keeps them from the threads of NumPy in between.
 void parallel_for(void *user, size_t n_tasks, mha_task *task, void *closure) {
     const auto pool = static_cast<pthreadpool_t>(user);
     const size_t n_threads = pthreadpool_get_threads_count(pool);

@@ -15,8 +15,8 @@
 /* A load that broadcasts would take an FMA's slot. */
 #define IN_PLACE_TILES 0
 
-/* FMA tile: 8 x 3 accumulators, 3 of B, 2 of A (multiplied by lane: a load that broadcasts would take an FMA's slot): 29
- * of 32 registers; 5 loads for 24 FMA. */
+/* FMA tile: 8 x 3 accumulators, 3 of B, 2 of A (multiplied by lane: a load that broadcasts would take an FMA's slot):
+ * 29 of 32 registers; 5 loads for 24 FMA. */
 enum {
     V_LANES = 4,
     PANEL = 8,

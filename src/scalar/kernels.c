@@ -1,5 +1,5 @@
-/* The kernels in plain C: the reference every other row of kernels.inc is held against, and what runs on any CPU.  It is
- * written to be read; lanes are plain inner loops.  K and V are read where they lie. */
+/* The kernels in plain C: the reference every other row of kernels.inc is held against, and what runs on any CPU.  It
+ * is written to be read; lanes are plain inner loops.  K and V are read where they lie. */
 #include "half.h"
 #include "kernel.h"
 

@@ -1,10 +1,10 @@
-/* The decode path: tiles of up to DECODE_ROWS query rows.  K and V are read where they lie; lanes run along head_dim.  Sizes in
- * floats:
+/* The decode path: tiles of up to DECODE_ROWS query rows.  K and V are read where they lie; lanes run along head_dim.
+ * Sizes in floats:
  *
  *     q [rows][head_dim, rounded up]    s [rows][BLOCK_KEYS]    o [rows][v_head_dim, rounded up]
  *
- * Lane i of a vector of scores holds a key that is i modulo V_LANES, so that a row's sums do not depend on where the range
- * of its tile begins. */
+ * Lane i of a vector of scores holds a key that is i modulo V_LANES, so that a row's sums do not depend on where the
+ * range of its tile begins. */
 #ifndef MHA_SIMD_DECODE_H
 #define MHA_SIMD_DECODE_H
 
@@ -32,9 +32,9 @@ static void K(decode_load)(mha_tile *tile, const float *const rows[], int32_t he
     memset(tile->o, 0, K(decode_row_floats)(tile->rows, v_head_dim) * sizeof(float));
 }
 
-/* The scores fetch keys that come later, the output values.  Out of a slow cache these are ROWS_AHEAD.  Out of DRAM they are
- * the next block's, a few lines at a time from FETCH_PLACES of it in turn.  Each line that is read pays for one, divided by
- * how many times the tiles read it. */
+/* The scores fetch keys that come later, the output values.  Out of a slow cache these are ROWS_AHEAD.  Out of DRAM
+ * they are the next block's, a few lines at a time from FETCH_PLACES of it in turn.  Each line that is read pays for
+ * one, divided by how many times the tiles read it. */
 typedef struct row_fetch {
     const float *block; /* the next one */
     int64_t stride;

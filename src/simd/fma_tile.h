@@ -6,8 +6,8 @@
  *     B [n][b_stride]    in vectors                     Q^T, P^T, weights
  *     C                  in registers                   S^T, O^T, Y
  *
- * Every element is summed by one chain of FMA in the order of k, so its bits do not depend on the shape of the tile, nor on
- * where A lies. */
+ * Every element is summed by one chain of FMA in the order of k, so its bits do not depend on the shape of the tile,
+ * nor on where A lies. */
 #ifndef MHA_SIMD_FMA_TILE_H
 #define MHA_SIMD_FMA_TILE_H
 

@@ -6,11 +6,11 @@
  *                 for each panel of PANEL rows: sums (=, then +=) tile; meanwhile fetch the next panel's slice, next inputs
  *                     once no panel of outputs needs these rows any more: pack their next inputs in their place
  *
- * Up to SHORT_ROWS rows, from DRAM up to PANEL, are bound by reading W: they take X where it lies, and fetch all slices of
- * the next step meanwhile.
+ * Up to SHORT_ROWS rows, from DRAM up to PANEL, are bound by reading W: they take X where it lies, and fetch all slices
+ * of the next step meanwhile.
  *
- * Partial sums wait in scratch, tile by tile: in Y each row may lie in a page of its own.  The order of the additions is
- * the same for every number of rows. */
+ * Partial sums wait in scratch, tile by tile: in Y each row may lie in a page of its own.  The order of the additions
+ * is the same for every number of rows. */
 #ifndef MHA_SIMD_GEMM_H
 #define MHA_SIMD_GEMM_H
 

@@ -13,8 +13,8 @@ enum {
     TILE_LANES = TILE_VECTORS * V_LANES,
     STEP = V_LANES > PANEL ? V_LANES : PANEL, /* panels are written by so many rows or columns at a time */
     LINE = 16,                                /* floats of a cache line */
-    /* That are fetched from in turn: hardware fetches ahead page by page, and DRAM gives a third more to 16 pages at a time
-     * than to one. */
+    /* That are fetched from in turn: hardware fetches ahead page by page, and DRAM gives a third more to 16 pages at a
+     * time than to one. */
     FETCH_PLACES = 16,
 };
 
@@ -65,8 +65,8 @@ static void K(pack_keys)(const mha_kv_block *block, float *packed) {
     pack_row_panels(block->k, block->k_stride, block->keys, block->head_dim, packed, (int64_t)block->head_dim * PANEL);
 }
 
-/* Columns [d, d + n) of the values, zeros beyond v_head_dim.  Panels are kilobytes apart and so, often, are rows: few of
- * them at a time, or they push each other out of the first-level cache. */
+/* Columns [d, d + n) of the values, zeros beyond v_head_dim.  Panels are kilobytes apart and so, often, are rows: few
+ * of them at a time, or they push each other out of the first-level cache. */
 V_INLINE void pack_value_columns(const mha_kv_block *block, int64_t d, int n, float *packed) {
     for (int64_t k = 0; k < block->keys; k++) {
         const float *row = block->v + k * block->v_stride;

@@ -1,5 +1,5 @@
-/* The tile path: one block of keys and values, packed or in place, against tiles of queries, which sit in lanes.  Sizes in
- * floats:
+/* The tile path: one block of keys and values, packed or in place, against tiles of queries, which sit in lanes.  Sizes
+ * in floats:
  *
  *     q [head_dim][lanes]    s [BLOCK_KEYS][lanes]    o [v_head_dim][lanes]       lanes: 1 to TILE_VECTORS vectors */
 #ifndef MHA_SIMD_TILE_H
@@ -38,8 +38,8 @@ static void K(tile_load_bias)(const mha_tile *tile, const float *const rows[], f
             excluded[k] |= v_equal(v_load(bias + k * tile->lanes + lane), lowest) << lane;
 }
 
-/* PANEL keys from `key` on, or PANEL columns of the values from `d` on, as rows of A.  In place, what lies beyond the last is
- * the last again: never read out of bounds, and never used. */
+/* PANEL keys from `key` on, or PANEL columns of the values from `d` on, as rows of A.  In place, what lies beyond the
+ * last is the last again: never read out of bounds, and never used. */
 V_INLINE fma_rows key_rows(const mha_kv_block *block, int32_t key, bool in_place) {
     if (!in_place) return packed_panel(block->packed_k + (int64_t)key * block->head_dim);
     fma_rows a = {.step = 1};
@@ -148,8 +148,8 @@ V_INLINE void online_softmax(const mha_softmax *softmax, mha_tile *tile, int vec
     }
 }
 
-/* O = O alpha + V^T P.  The block's products are summed apart: rounding then grows with the roots of the block and of the
- * number of blocks, not of the length. */
+/* O = O alpha + V^T P.  The block's products are summed apart: rounding then grows with the roots of the block and of
+ * the number of blocks, not of the length. */
 V_INLINE void accumulate_values(const mha_kv_block *block, mha_tile *tile, int vectors, bool in_place, const float *p,
                                 const vf alpha[TILE_VECTORS]) {
     const int lanes = vectors * V_LANES;
