@@ -97,7 +97,7 @@ static void chunk_block(mha_chunk *chunk, int64_t key0) {
     mha_ahead ahead = {.n = 0};
     mha_kv_block block = {.packed_k = memory->packed_k,
                           .packed_v = memory->packed_v,
-                          .keys = (int32_t)mha_min(plan->kernels->block_keys, args->kv_len - key0),
+                          .keys = (int32_t)mha_min(plan->kernels->block_keys, chunk->last_key - key0),
                           .head_dim = (int32_t)args->head_dim,
                           .v_head_dim = (int32_t)args->v_head_dim,
                           .level = half ? MHA_FAST_CACHE : plan->level,

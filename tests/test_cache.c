@@ -207,6 +207,37 @@ static void between_halves(const char *isa) {
     }
 }
 
+/* Room of a cache that no token has come to yet is not read: the last item's memory ends where its tokens do. */
+static void ends_with_its_tokens(const char *isa) {
+    enum { ROOM = 150, DIM = 20 };
+    static const int16_t q_lens[] = {1, 7, 60, 200};
+    mha_context *context = isa_context(isa, MHA_EXP_AUTO);
+    for (mha_dtype dtype = MHA_F32; dtype <= MHA_BF16; dtype++)
+        for (size_t i = 0; i < COUNT(q_lens); i++) {
+            const int64_t past_lens[] = {ROOM - 1, 20};
+            const size_t bytes = (ROOM + 21) * DIM * element_bytes(dtype);
+            guard k = guard_make(bytes, GUARD_END, 0), v = guard_make(bytes, GUARD_END, 0);
+            static float q[2 * DIM * 200], out[2 * DIM * 200];
+            mha_attention_args args;
+            mha_kv_cache cache;
+            char message[256];
+            mha_attention_args_init(&args, sizeof args);
+            mha_kv_cache_init(&cache, sizeof cache);
+            args.batch = 2, args.q_heads = args.kv_heads = args.kv_len = 1, args.q_len = q_lens[i], args.head_dim = DIM;
+            args.q = (mha_tensor){q, MHA_F32, {200 * DIM, 0, DIM}};
+            args.out = (mha_tensor){out, MHA_F32, {200 * DIM, 0, DIM}};
+            args.k = args.v = (mha_tensor){q, MHA_F32, {DIM, 0, 0}};
+            cache.k = (mha_tensor){memset(k.data, 0, bytes), dtype, {ROOM * DIM, 0, DIM}};
+            cache.v = (mha_tensor){memset(v.data, 0, bytes), dtype, {ROOM * DIM, 0, DIM}};
+            cache.past_lens = past_lens;
+            args.cache = &cache;
+            if (call(context, &args, message) != MHA_OK) fail_msg("isa %s: %s", isa, message);
+            guard_free(&k);
+            guard_free(&v);
+        }
+    mha_context_destroy(context);
+}
+
 /* Enough to write that workers share it. */
 static void by_workers(const char *isa) {
     cache_case c = sized(4, 300, 290, 5);
@@ -253,6 +284,7 @@ static void bad_fields(const char *isa) {
 
 int main(void) {
     static const isa_test tests[] = {ISA_TEST(bad_fields), ISA_TEST(appended),       ISA_TEST(all_new),
-                                     ISA_TEST(converted),  ISA_TEST(between_halves), ISA_TEST(by_workers)};
+                                     ISA_TEST(converted),  ISA_TEST(between_halves), ISA_TEST(ends_with_its_tokens),
+                                     ISA_TEST(by_workers)};
     return isa_tests_run(tests, COUNT(tests));
 }
