@@ -142,6 +142,19 @@ static void attention(const char *isa) {
          .head_dim = 300,
          .mask = MASK_BOOL,
          .poison = NAN_V},
+        {.what = "half",
+         .batch = 1,
+         .q_heads = 2,
+         .kv_heads = 1,
+         .q_len = 70,
+         .kv_len = 200,
+         .head_dim = 33,
+         .layout = GAPPED,
+         .softcap = 20,
+         .mask = MASK_MINUS_INF,
+         .scores = SOFTMAX,
+         .dtypes =
+             {[Q] = MHA_F16, [K] = MHA_BF16, [V] = MHA_F16, [MASK] = MHA_BF16, [OUT] = MHA_F16, [SCORES] = MHA_F16}},
     };
     static const mha_exp exps[] = {MHA_EXP_SLEEF, MHA_EXP_FUSED};
     for (size_t i = 0; i < COUNT(specs); i++)

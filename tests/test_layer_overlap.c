@@ -19,6 +19,7 @@ static const layer_spec small = {.what = "small",
 typedef struct layer_call {
     mha_layer *layer;
     mha_layer_args args;
+    mha_kv_cache cache;
     char *workspace, *packed;
     size_t workspace_bytes;
 } layer_call;
@@ -31,11 +32,21 @@ static mha_status run(const void *given, char message[256]) {
     return status;
 }
 
-static void overlap(const char *isa) {
+static mha_status run_with_cache(const void *given, char message[256]) {
+    layer_call c = *(const layer_call *)given;
+    c.args.cache = &c.cache;
+    return run(&c, message);
+}
+
+static void check(const char *isa, bool with_cache) {
+    enum { CACHE_OPERANDS = 3, CACHE_BYTES = 2 * 2 * 7 * 8 * sizeof(float) };
     mha_context *context = isa_context(isa, MHA_EXP_AUTO);
     layer_problem p;
     layer_problem_make(&p, &small, GUARD_END);
     layer_call c = {.args = p.args};
+    mha_kv_cache_init(&c.cache, sizeof c.cache);
+    c.cache.k = c.cache.v =
+        (mha_tensor){NULL, MHA_F32, {112, 56, 8}}; /* of the new tokens alone: past_lens are zeros */
     size_t packed_bytes;
     assert_int_equal(MHA_OK, mha_layer_packed_size(context, &p.desc, &packed_bytes, NULL, 0));
     assert_int_equal(MHA_OK, mha_layer_create(context, &p.desc, &c.layer, NULL, 0));
@@ -51,18 +62,26 @@ static void overlap(const char *isa) {
         {"scores", offsetof(layer_call, args.scores.data), p.memory[X_SCORES].bytes, 4, true, false},
         {"workspace", offsetof(layer_call, workspace), c.workspace_bytes, 1, true, true},
         {"packed weights", offsetof(layer_call, packed), packed_bytes, 1, false, true},
+        {"cache.k", offsetof(layer_call, cache.k.data), CACHE_BYTES, 4, true, false},
+        {"cache.v", offsetof(layer_call, cache.v.data), CACHE_BYTES, 4, true, false},
+        {"cache.past_lens", offsetof(layer_call, cache.past_lens), 16, 8, false, false},
     };
-    guard memory = overlap_place(operands, COUNT(operands), &c);
+    const size_t n = COUNT(operands) - (with_cache ? 0 : CACHE_OPERANDS);
+    guard memory = overlap_place(operands, n, &c);
     assert_int_equal(MHA_OK, mha_layer_pack(context, &p.desc, c.packed, packed_bytes, NULL, 0));
     assert_int_equal(MHA_OK, mha_layer_borrow(context, c.packed, packed_bytes, &c.layer, NULL, 0));
-    overlap_check(isa, operands, COUNT(operands), &c, &memory, run);
+    overlap_check(isa, operands, n, &c, &memory, with_cache ? run_with_cache : run);
     mha_layer_destroy(c.layer);
     guard_free(&memory);
     layer_problem_free(&p);
     mha_context_destroy(context);
 }
 
+static void overlap(const char *isa) { check(isa, false); }
+
+static void overlap_with_cache(const char *isa) { check(isa, true); }
+
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(overlap)};
+    static const isa_test tests[] = {ISA_TEST(overlap), ISA_TEST(overlap_with_cache)};
     return isa_tests_run(tests, COUNT(tests));
 }
