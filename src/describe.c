@@ -1,5 +1,5 @@
 /* What a call would need, and what it would do, in words. */
-#include "plan.h"
+#include "mask.h"
 
 #include <stdio.h>
 
@@ -36,22 +36,28 @@ static void list_conversions(const mha_attention_args *args, char text[64]) {
     if (text[length - 1] == ':') snprintf(text + length, 64 - (size_t)length, " none");
 }
 
+static const char *mask_cost(const mha_plan *plan) {
+    const mha_score_tensor *mask = &plan->args.mask;
+    if (mask->data == NULL) return "none";
+    if (mask->dtype != MHA_BOOL) return "additive, read score by score";
+    return mha_mask_is_shared(plan) ? "boolean, read once a tile" : "boolean, read score by score";
+}
+
 mha_status mha_attention_describe(const mha_context *context, const mha_attention_args *args, size_t n_workers,
                                   char *text, size_t text_bytes) {
     mha_plan plan;
     const mha_message message = {text, text_bytes};
     TRY(mha_plan_read(&plan, context, args, message));
     TRY(mha_plan_cut(&plan, n_workers, message));
-    const mha_score_tensor *mask = &plan.args.mask, *scores = &plan.args.scores;
+    const mha_score_tensor *scores = &plan.args.scores;
     char conversions[64];
     list_conversions(&plan.args, conversions);
-    const char *mask_kind = mask->data == NULL ? "none" : mask->dtype == MHA_BOOL ? "boolean" : "additive";
     return mha_say(message, MHA_OK,
                    "kernels: %s f32, %s path, exp %s\n"
                    "tiles: %d rows, blocks of %d keys\n"
                    "%s\n"
                    "softcap: %s\n"
-                   "mask: %s%s\n"
+                   "mask: %s\n"
                    "scores: %s\n"
                    "chunks: %lld of up to %lld rows a KV head\n"
                    "splits: at most %lld of the keys\n"
@@ -59,8 +65,7 @@ mha_status mha_attention_describe(const mha_context *context, const mha_attentio
                    "workspace: %zu bytes, %zu a worker\n",
                    plan.kernels->isa, path_name(&plan), plan.exp == 0 ? "sleef" : "fused", plan.path->max_rows,
                    plan.kernels->block_keys, conversions,
-                   plan.args.softcap == 0 ? "none" : "a pass over the scores, tanh by SLEEF", mask_kind,
-                   mask->data == NULL ? "" : ", read score by score",
+                   plan.args.softcap == 0 ? "none" : "a pass over the scores, tanh by SLEEF", mask_cost(&plan),
                    scores->data == NULL ? "none" : "every block computed and copied, no splits", (long long)plan.chunks,
                    (long long)plan.chunk_rows, (long long)plan.splits, (long long)plan.tasks, plan.workspace_bytes,
                    plan.worker_bytes);

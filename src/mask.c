@@ -87,11 +87,11 @@ static void exclude_by_bool_rows(const mha_tile_place *place, const mha_tile *ti
     }
 }
 
-/* A mask that is the same for all queries, as of padding, is read once for all rows. */
+/* A mask that is the same for all rows is read once. */
 static void exclude_by_bool(const mha_tile_place *place, const mha_tile *tile, uint64_t *excluded) {
     enum { MANY_ROWS = 8 };
     const mha_score_tensor *tensor = &place->plan->args.mask;
-    const bool same = tensor->stride[2] == 0 && (tensor->stride[1] == 0 || place->plan->group == 1);
+    const bool same = mha_mask_is_shared(place->plan);
     const uint64_t readers = same ? all_rows(tile) : 1;
     if (!same && tile->rows >= MANY_ROWS && tensor->stride[3] == 1) {
         exclude_by_bool_rows(place, tile, excluded);

@@ -19,6 +19,12 @@ static inline int64_t mha_row_head(const mha_plan *plan, int64_t kv_head, int64_
     return kv_head * plan->group + row % plan->group;
 }
 
+/* Whether a mask is the same for all rows of a tile, as of padding. */
+static inline bool mha_mask_is_shared(const mha_plan *plan) {
+    const mha_score_tensor *mask = &plan->args.mask;
+    return mask->stride[2] == 0 && (mask->stride[1] == 0 || plan->group == 1);
+}
+
 /* Fills rows for n rows from row0 on: the keys each sees by causality, window and kv length. */
 void mha_rows_open(const mha_plan *plan, int64_t batch, int64_t row0, int32_t n, mha_rows *rows);
 

@@ -142,6 +142,13 @@ static void describe(const char *isa) {
     assert_non_null(strstr(text, isa));
     assert_non_null(strstr(text, "sleef"));
     assert_non_null(strstr(text, "splits"));
+    assert_non_null(strstr(text, "mask: none"));
+    p.args.mask = (mha_score_tensor){text, MHA_BOOL, {0, 1, 0, 1}};
+    assert_int_equal(MHA_OK, mha_attention_describe(context, &p.args, 2, text, sizeof text));
+    assert_non_null(strstr(text, "boolean, read score by score"));
+    p.args.mask.stride[1] = 0;
+    assert_int_equal(MHA_OK, mha_attention_describe(context, &p.args, 2, text, sizeof text));
+    assert_non_null(strstr(text, "boolean, read once a tile"));
     assert_int_equal(MHA_OK, mha_attention_describe(context, &p.args, 2, NULL, 0));
     p.args.batch = -3;
     assert_int_equal(MHA_INVALID_ARGUMENT, mha_attention_describe(context, &p.args, 2, text, sizeof text));
