@@ -11,8 +11,8 @@
  * - Nothing is global.  A context or layer may be used by any number of threads at once; destroy it when none does.
  * - Arguments are checked before a byte of output is written.
  * - The caller owns all it passes in; the library keeps no pointer after a call returns, except where said.
- * - Structs named _options, _args and _desc open with struct_size, so that they can grow; all others stay as they are.
- *   Fill those with their _init function, then set fields.
+ * - Structs named _options, _args, _desc and _cache open with struct_size, so that they can grow; all others stay as
+ *   they are.  Fill those with their _init function, then set fields.
  *   A smaller struct than the library knows gets defaults for the rest; of a larger one the unknown tail must be zero,
  *   otherwise it asks for something this version cannot do (MHA_UNSUPPORTED).
  */
@@ -208,8 +208,8 @@ typedef struct mha_attention_args {
     int64_t batch;      /* 0 is legal: nothing is written */
     int64_t q_heads;    /* a multiple of kv_heads; query head h reads KV head h / (q_heads / kv_heads) */
     int64_t kv_heads;   /* at least 1 */
-    int64_t q_len;      /* 0 is legal: nothing is written */
-    int64_t kv_len;     /* 0 is legal: rows of zeros */
+    int64_t q_len;      /* 0 is legal: nothing is written, but to a cache */
+    int64_t kv_len;     /* 0 is legal: rows of zeros, unless a cache has keys */
     int64_t head_dim;   /* of Q and K, at least 1 */
     int64_t v_head_dim; /* of V and out, at least 1; 0: head_dim */
 
