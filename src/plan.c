@@ -15,7 +15,8 @@ mha_softmax mha_softmax_of(const mha_attention_args *args) {
     const float carried = fminf(fmaxf(fabsf(args->scale), 0x1p-60f), 0x1p60f);
     mha_softmax softmax = {.q_factor = args->scale / carried, .scale = carried, .bias_scale = 1};
     if (args->softcap != 0) {
-        softmax.cap = carried / args->softcap;
+        /* 2^-60 is the least there is.  Compilers divide before they ask; by 0 that would raise an exception. */
+        softmax.cap = carried / fmaxf(args->softcap, 0x1p-60f);
         softmax.scale = args->softcap;
     }
     if (args->mask.data != NULL && args->mask.dtype != MHA_BOOL) {
