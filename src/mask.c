@@ -40,13 +40,8 @@ static void exclude_by_position(const mha_tile_place *place, const mha_tile *til
 }
 
 /* The element of the mask for a key of the block. */
-static const char *mask_element(const mha_tile_place *place, int32_t r, int32_t key) {
-    const mha_score_tensor *mask = &place->plan->args.mask;
-    const int64_t row = place->rows->row0 + r;
-    const int64_t at = place->batch * mask->stride[0] +
-                       mha_row_head(place->plan, place->kv_head, row) * mask->stride[1] +
-                       mha_row_query(place->plan, row) * mask->stride[2] + (place->key0 + key) * mask->stride[3];
-    return (const char *)mask->data + at * mha_dtype_bytes(mask->dtype);
+static const void *mask_element(const mha_tile_place *place, int32_t r, int32_t key) {
+    return mha_score_at(place, &place->plan->args.mask, r, place->key0 + key);
 }
 
 static uint64_t all_rows(const mha_tile *tile) { return UINT64_MAX >> (64 - tile->rows); }
@@ -77,7 +72,7 @@ static void exclude_by_bool_rows(const mha_tile_place *place, const mha_tile *ti
         uint64_t words[64] = {0};
         const int32_t n = tile->end - begin < 64 ? tile->end - begin : 64;
         for (int32_t r = 0; r < tile->rows; r++) {
-            const uint8_t *mask = (const uint8_t *)mask_element(place, r, begin);
+            const uint8_t *mask = mask_element(place, r, begin);
             int32_t k = 0;
             for (; k + 8 <= n; k += 8) words[r] |= zero_bytes(mask + k) << k;
             for (; k < n; k++) words[r] |= (uint64_t)(mask[k] == 0) << k;
@@ -98,7 +93,7 @@ static void exclude_by_bool(const mha_tile_place *place, const mha_tile *tile, u
         return;
     }
     for (int32_t r = 0; r < (same ? 1 : tile->rows); r++) {
-        const uint8_t *mask = (const uint8_t *)mask_element(place, r, tile->begin);
+        const uint8_t *mask = mask_element(place, r, tile->begin);
         for (int32_t k = tile->begin; k < tile->end; k++, mask += tensor->stride[3])
             excluded[k] |= (uint64_t)(*mask == 0) * (readers << r);
     }
@@ -127,8 +122,9 @@ static void exclude_by_bias(const mha_tile_place *place, const mha_tile *tile, u
     const mha_path *path = place->plan->path;
     const int64_t key_stride = mha_score_key_stride(path, tile);
     const float *rows[MHA_MAX_LANES];
+    const bool same = mha_mask_is_shared(place->plan);
     for (int32_t r = 0; r < tile->rows; r++)
-        rows[r] = mask_floats(place, tile, r, room + r * place->plan->kernels->block_keys);
+        rows[r] = same && r > 0 ? rows[0] : mask_floats(place, tile, r, room + r * place->plan->kernels->block_keys);
     if (path->load_bias != NULL) {
         path->load_bias(tile, rows, bias, excluded);
         return;

@@ -19,6 +19,15 @@ static inline int64_t mha_row_head(const mha_plan *plan, int64_t kv_head, int64_
     return kv_head * plan->group + row % plan->group;
 }
 
+/* Where a mask or the scores output has a tile's row and a key. */
+static inline char *mha_score_at(const mha_tile_place *place, const mha_score_tensor *tensor, int32_t r, int64_t key) {
+    const int64_t row = place->rows->row0 + r;
+    const int64_t at = place->batch * tensor->stride[0] +
+                       mha_row_head(place->plan, place->kv_head, row) * tensor->stride[1] +
+                       mha_row_query(place->plan, row) * tensor->stride[2] + key * tensor->stride[3];
+    return (char *)tensor->data + at * mha_dtype_bytes(tensor->dtype);
+}
+
 /* Whether a mask is the same for all rows of a tile, as of padding. */
 static inline bool mha_mask_is_shared(const mha_plan *plan) {
     const mha_score_tensor *mask = &plan->args.mask;

@@ -2,12 +2,7 @@
 
 /* The caller's row of scores. */
 static void *scores_row(const mha_tile_place *place, int32_t r) {
-    const mha_score_tensor *scores = &place->plan->args.scores;
-    const int64_t row = place->rows->row0 + r;
-    const int64_t at = place->batch * scores->stride[0] +
-                       mha_row_head(place->plan, place->kv_head, row) * scores->stride[1] +
-                       mha_row_query(place->plan, row) * scores->stride[2];
-    return (char *)scores->data + at * mha_dtype_bytes(scores->dtype);
+    return mha_score_at(place, &place->plan->args.scores, r, 0);
 }
 
 /* Where it is put together: there, or if it is in half precision, in the worker's memory. */
