@@ -65,35 +65,39 @@ typedef struct attention {
     mha_executor executor;
     void *out, *workspace;
     size_t workspace_bytes;
-    const float *kv;
-    size_t kv_floats, kv_copies, next_copy;
+    char *kv; /* copies of K and V, then Q */
+    size_t kv_bytes, kv_copies, next_copy;
 } attention;
 
-static size_t k_floats(const shape *s) { return (size_t)(s->batch * s->kv_heads * s->kv_len * s->head_dim); }
+static size_t k_elements(const shape *s) { return (size_t)(s->batch * s->kv_heads * s->kv_len * s->head_dim); }
 
 static int64_t room(const shape *s) { return s->kv_len * (s->variant & ROOM ? ROOM_TIMES : 1); }
 
 /* With their room. */
-static size_t cache_floats(const shape *s) { return (size_t)(s->batch * s->kv_heads * room(s) * s->head_dim); }
+static size_t cache_elements(const shape *s) { return (size_t)(s->batch * s->kv_heads * room(s) * s->head_dim); }
 
-static size_t q_floats(const shape *s) { return (size_t)(s->batch * s->q_heads * s->q_len * s->head_dim); }
+static size_t q_elements(const shape *s) { return (size_t)(s->batch * s->q_heads * s->q_len * s->head_dim); }
 
-static size_t kv_copies(const shape *s) {
-    return s->variant & DRAM ? (size_t)(bench_dram_bytes() / (double)(2 * k_floats(s) * sizeof(float))) + 1 : 1;
+static double kv_bytes(const shape *s, mha_dtype dtype) {
+    return (double)(2 * k_elements(s) * bench_element_bytes(dtype));
 }
 
-static mha_tensor tensor(const float *data, const shape *s, int64_t heads, int64_t tokens) {
+static size_t kv_copies(const shape *s, mha_dtype dtype) {
+    return s->variant & DRAM ? (size_t)(bench_dram_bytes() / kv_bytes(s, dtype)) + 1 : 1;
+}
+
+static mha_tensor tensor(void *data, mha_dtype dtype, const shape *s, int64_t heads, int64_t tokens) {
     const int64_t dim = s->head_dim;
-    mha_tensor t = {(void *)data, MHA_F32, {heads * tokens * dim, tokens * dim, dim}};
+    mha_tensor t = {data, dtype, {heads * tokens * dim, tokens * dim, dim}};
     if (s->variant & BTHD) t.stride[1] = dim, t.stride[2] = heads * dim;
     return t;
 }
 
-static void set_args(attention *a, const shape *s) {
-    a->kv_floats = 2 * cache_floats(s);
-    a->kv_copies = kv_copies(s);
-    a->kv = bench_random(a->kv_floats * a->kv_copies + q_floats(s));
-    a->out = bench_allocate(q_floats(s) * sizeof(float));
+static void set_args(attention *a, const shape *s, mha_dtype dtype) {
+    a->kv_bytes = 2 * cache_elements(s) * bench_element_bytes(dtype);
+    a->kv_copies = kv_copies(s, dtype);
+    a->kv = bench_random(2 * cache_elements(s) * a->kv_copies + q_elements(s), dtype);
+    a->out = bench_allocate(q_elements(s) * bench_element_bytes(dtype));
     mha_attention_args_init(&a->args, sizeof a->args);
     a->args.batch = s->batch;
     a->args.q_heads = s->q_heads;
@@ -102,10 +106,10 @@ static void set_args(attention *a, const shape *s) {
     a->args.kv_len = s->kv_len;
     a->args.head_dim = s->head_dim;
     a->args.is_causal = (s->variant & CAUSAL) != 0;
-    a->args.q = tensor(a->kv + a->kv_floats * a->kv_copies, s, s->q_heads, s->q_len);
-    a->args.k = tensor(a->kv, s, s->kv_heads, room(s));
-    a->args.v = tensor(a->kv + cache_floats(s), s, s->kv_heads, room(s));
-    a->args.out = tensor(a->out, s, s->q_heads, s->q_len);
+    a->args.q = tensor(a->kv + a->kv_bytes * a->kv_copies, dtype, s, s->q_heads, s->q_len);
+    a->args.k = tensor(a->kv, dtype, s, s->kv_heads, room(s));
+    a->args.v = tensor(a->kv + a->kv_bytes / 2, dtype, s, s->kv_heads, room(s));
+    a->args.out = tensor(a->out, dtype, s, s->q_heads, s->q_len);
 }
 
 static void teardown(void *state) {
@@ -126,7 +130,7 @@ static const char *setup(const bench_case *self, void **state) {
     a->context = context;
     a->pool = s->variant & THREADS ? pthreadpool_create(self->threads) : NULL;
     a->executor = mha_pthreadpool_executor(a->pool);
-    set_args(a, s);
+    set_args(a, s, self->dtype);
     if (mha_attention_workspace_size(context, &a->args, a->executor.n_workers, &a->workspace_bytes) != MHA_OK) {
         teardown(a);
         return "mha_attention_workspace_size failed";
@@ -138,47 +142,49 @@ static const char *setup(const bench_case *self, void **state) {
 
 static void run(void *state) {
     attention *a = state;
-    const float *k = a->kv + a->kv_floats * a->next_copy;
+    char *k = a->kv + a->kv_bytes * a->next_copy;
     a->next_copy = (a->next_copy + 1) % a->kv_copies;
-    a->args.k.data = (void *)k;
-    a->args.v.data = (void *)(k + a->kv_floats / 2);
+    a->args.k.data = k;
+    a->args.v.data = k + a->kv_bytes / 2;
     if (mha_attention(a->context, &a->args, &a->executor, a->workspace, a->workspace_bytes) == MHA_OK) return;
     fprintf(stderr, "bench: mha_attention failed\n");
     exit(1);
 }
 
-static bench_case case_of(const bench_row *row, const shape *s) {
-    bench_case c = {.row = row, .shape = s, .setup = setup, .run = run, .teardown = teardown, .threads = 1};
+static bench_case case_of(const bench_row *row, const shape *s, mha_dtype dtype) {
+    bench_case c = {
+        .row = row, .shape = s, .dtype = dtype, .setup = setup, .run = run, .teardown = teardown, .threads = 1};
     if (s->variant & THREADS) c.threads = (size_t)sysconf(_SC_NPROCESSORS_ONLN);
     return c;
 }
 
-static void add_prefill(const bench_row *row, const shape *s) {
-    bench_case c = case_of(row, s);
+static void add_prefill(const bench_row *row, const shape *s, mha_dtype dtype) {
+    bench_case c = case_of(row, s, dtype);
     c.items = (double)(s->batch * s->q_heads * s->q_len * s->kv_len) * (s->variant & CAUSAL ? 0.5 : 1);
     c.item = "score";
     c.flops = 4 * (double)s->head_dim * c.items;
-    c.traffic = (double)(2 * (q_floats(s) + k_floats(s)) * sizeof(float));
+    c.traffic = (double)(2 * (q_elements(s) + k_elements(s)) * bench_element_bytes(dtype));
     char heads[32], threads[32] = "";
     if (s->kv_heads == s->q_heads) snprintf(heads, sizeof heads, "H%d", (int)s->q_heads);
     else snprintf(heads, sizeof heads, "H%d.KV%d", (int)s->q_heads, (int)s->kv_heads);
     if (s->variant & THREADS) snprintf(threads, sizeof threads, ".threads%d", (int)c.threads);
-    bench_add(&c, "prefill/%s/%s/B%d.%s.T%d.D%d%s%s%s%s", row->isa, row->dtype, (int)s->batch, heads, (int)s->q_len,
-              (int)s->head_dim, s->variant & BTHD ? ".bthd" : "", s->variant & CAUSAL ? ".causal" : "",
+    bench_add(&c, "prefill/%s/%s/B%d.%s.T%d.D%d%s%s%s%s", row->isa, bench_dtype_name(dtype), (int)s->batch, heads,
+              (int)s->q_len, (int)s->head_dim, s->variant & BTHD ? ".bthd" : "", s->variant & CAUSAL ? ".causal" : "",
               s->variant & SLEEF ? ".sleef" : "", threads);
 }
 
-static void add_decode(const bench_row *row, const shape *s) {
-    bench_case c = case_of(row, s);
-    c.bytes = (double)(2 * k_floats(s) * sizeof(float));
+static void add_decode(const bench_row *row, const shape *s, mha_dtype dtype) {
+    bench_case c = case_of(row, s, dtype);
+    c.bytes = kv_bytes(s, dtype);
     c.flops = 4 * (double)(s->batch * s->q_heads * s->q_len * s->kv_len * s->head_dim);
-    c.working_set = c.bytes * (double)kv_copies(s);
-    bench_add(&c, "decode/%s/%s/B%d.H%d.KV%d.T%d.D%d%s%s", row->isa, row->dtype, (int)s->batch, (int)s->q_heads,
-              (int)s->kv_heads, (int)s->kv_len, (int)s->head_dim, s->variant & ROOM ? ".room" : "",
+    c.working_set = c.bytes * (double)kv_copies(s, dtype);
+    bench_add(&c, "decode/%s/%s/B%d.H%d.KV%d.T%d.D%d%s%s", row->isa, bench_dtype_name(dtype), (int)s->batch,
+              (int)s->q_heads, (int)s->kv_heads, (int)s->kv_len, (int)s->head_dim, s->variant & ROOM ? ".room" : "",
               s->variant & DRAM ? ".DRAM" : "");
 }
 
-void bench_add_attention(const bench_row *row) {
-    for (size_t i = 0; i < sizeof prefill_shapes / sizeof *prefill_shapes; i++) add_prefill(row, &prefill_shapes[i]);
-    for (size_t i = 0; i < sizeof decode_shapes / sizeof *decode_shapes; i++) add_decode(row, &decode_shapes[i]);
+void bench_add_attention(const bench_row *row, mha_dtype dtype) {
+    for (size_t i = 0; i < sizeof prefill_shapes / sizeof *prefill_shapes; i++)
+        add_prefill(row, &prefill_shapes[i], dtype);
+    for (size_t i = 0; i < sizeof decode_shapes / sizeof *decode_shapes; i++) add_decode(row, &decode_shapes[i], dtype);
 }

@@ -2,6 +2,8 @@
 #ifndef MHA_BENCH_H
 #define MHA_BENCH_H
 
+#include "mha/mha.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -10,7 +12,6 @@
 extern "C" {
 #endif
 
-struct mha_context;
 struct mha_gemm;
 struct mha_kernels;
 
@@ -32,6 +33,7 @@ struct bench_case {
     char name[96];
     const bench_row *row;
     const void *shape; /* the family's own */
+    mha_dtype dtype;   /* of the operands */
     /* Returns NULL and a state, or why the case cannot run here. */
     const char *(*setup)(const bench_case *self, void **state);
     void (*run)(void *state);
@@ -53,13 +55,17 @@ const bench_case *bench_case_at(size_t i);
 /* Adds a copy to the table; the name is formatted from what follows. */
 void bench_add(const bench_case *c, const char *name_format, ...) __attribute__((format(printf, 2, 3)));
 
-/* The families; each adds its cases for one row of kernels.inc. */
+/* The families; each adds its cases for one row of kernels.inc, some for operands of one dtype. */
 void bench_add_limits(const bench_row *row);
 void bench_add_exp(const bench_row *row);
 void bench_add_block(const bench_row *row);
-void bench_add_attention(const bench_row *row);
-void bench_add_gemm(const bench_row *row);
-void bench_add_layer(const bench_row *row);
+void bench_add_attention(const bench_row *row, mha_dtype dtype);
+void bench_add_gemm(const bench_row *row, mha_dtype dtype);
+void bench_add_layer(const bench_row *row, mha_dtype dtype);
+
+/* As in the names of cases; and how many bytes an element has. */
+const char *bench_dtype_name(mha_dtype dtype);
+size_t bench_element_bytes(mha_dtype dtype);
 
 /* Yardsticks, measured by this process when first asked for, on one core with the row's instructions:
  * multiply-adds on registers, in flop/s, and a plain read of working_set bytes over and over, in bytes/s. */
@@ -81,11 +87,11 @@ void bench_product(const struct mha_kernels *kernels, const struct mha_gemm *gem
 extern const char *const bench_cpu_lacks_isa;
 
 /* A context for the row's instruction set, or why there is none. */
-const char *bench_context(const bench_row *row, bool sleef, struct mha_context **context);
+const char *bench_context(const bench_row *row, bool sleef, mha_context **context);
 
 /* Random numbers in [-1, 1), written before they are returned: pages that never were all map to one page of zeros,
- * which stays in L1.  All cases read the same; valid until more are asked for. */
-const float *bench_random(size_t n);
+ * which stays in L1.  All cases read the same; valid until more of the dtype are asked for. */
+void *bench_random(size_t n, mha_dtype dtype);
 
 /* Memory at a page's start, set to zero, or an end of the program. */
 void *bench_allocate(size_t bytes);

@@ -31,7 +31,7 @@ typedef struct block_state {
 static void set_tile(block_state *b, const float *queries) {
     const mha_path *path = &b->kernels->tile;
     const int32_t dim = b->block.head_dim, lanes = path->lanes(path->max_rows);
-    const float *rows[MHA_MAX_LANES];
+    const void *rows[MHA_MAX_LANES];
     for (int32_t r = 0; r < path->max_rows; r++) rows[r] = queries + r * dim;
     b->tile = (mha_tile){.rows = path->max_rows, .lanes = lanes, .end = b->block.keys};
     b->tile.q = bench_allocate(path->q_floats(lanes, dim) * sizeof(float));
@@ -39,7 +39,7 @@ static void set_tile(block_state *b, const float *queries) {
     b->tile.max = bench_allocate((size_t)lanes * sizeof(float));
     b->tile.sum = bench_allocate((size_t)lanes * sizeof(float));
     b->scores = bench_allocate(path->score_floats(lanes) * sizeof(float));
-    path->load(&b->tile, rows, dim, dim, 1);
+    path->load(&b->tile, rows, MHA_F32, dim, dim, 1);
 }
 
 static void teardown(void *state) {
@@ -55,12 +55,14 @@ static const char *setup(const bench_case *self, void **state) {
     const int32_t dim = s->head_dim, keys = kernels->block_keys;
     if (s->part != UPDATE && !kernels->tile.packs) return "skipped: these kernels do not pack";
     block_state *b = bench_allocate(sizeof *b);
-    const float *random = bench_random((size_t)((2 * keys + kernels->tile.max_rows) * dim));
+    const float *random = bench_random((size_t)((2 * keys + kernels->tile.max_rows) * dim), MHA_F32);
     b->kernels = kernels;
     b->part = s->part;
     b->softmax = mha_softmax_of(&(mha_attention_args){.scale = 0.125f});
     b->block = (mha_kv_block){.k = random,
                               .v = random + keys * dim,
+                              .k_dtype = MHA_F32,
+                              .v_dtype = MHA_F32,
                               .k_stride = dim,
                               .v_stride = dim,
                               .keys = keys,

@@ -32,7 +32,7 @@ static const char *setup(const bench_case *self, void **state) {
     arrays *a = bench_allocate(sizeof *a);
     a->exp = self->row->kernels->exp[s->exp];
     a->softmax = mha_softmax_of(&(mha_attention_args){.scale = 1});
-    const float *random = bench_random(N);
+    const float *random = bench_random(N, MHA_F32);
     for (size_t i = 0; i < N; i++) a->x[i] = s->low + (s->high - s->low) * (0.5f + 0.5f * random[i]);
     *state = a;
     return NULL;

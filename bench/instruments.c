@@ -1,5 +1,6 @@
 /* What scripts/comparison loads: the limits of one core, and the library called from C, on the caller's arrays, so that
- * they can take turns with other libraries.  isa: a row of kernels.inc.  Returned are seconds. */
+ * they can take turns with other libraries.  isa: a row of kernels.inc; dtype: an mha_dtype, of all operands.  Returned
+ * are seconds. */
 #include "bench.h"
 
 #include "kernel.h"
@@ -39,26 +40,30 @@ double instruments_read(const char *isa, const float *a, const float *b, size_t 
     return bench_wall_seconds() - start;
 }
 
-size_t instruments_packed_floats(const char *isa, int64_t out, int64_t in) {
-    return row_of(isa)->kernels->weight_floats(out, in);
+size_t instruments_packed_elements(const char *isa, int64_t out, int64_t in) {
+    return row_of(isa)->kernels->weight_elements(out, in);
 }
 
-void instruments_pack(const char *isa, const float *weight, int64_t out, int64_t in, float *packed) {
-    row_of(isa)->kernels->pack_weights(weight, in, out, in, packed);
+void instruments_pack(const char *isa, int dtype, const void *weight, int64_t out, int64_t in, void *packed) {
+    row_of(isa)->kernels->pack_weights(weight, (mha_dtype)dtype, in, out, in, packed);
 }
 
 /* The projections' product: x [rows, in], y [rows, out]. */
-double instruments_product(const char *isa, const float *x, const float *packed, float *y, int64_t rows, int64_t out,
-                           int64_t in, size_t runs) {
+double instruments_product(const char *isa, int dtype, const void *x, const void *packed, void *y, int64_t rows,
+                           int64_t out, int64_t in, size_t runs) {
     const mha_kernels *kernels = row_of(isa)->kernels;
+    const mha_dtype t = (mha_dtype)dtype;
     const mha_gemm gemm = {.x = x,
+                           .x_dtype = t,
                            .x_stride = in,
                            .packed = packed,
+                           .w_dtype = t,
                            .y = y,
+                           .y_dtype = t,
                            .y_stride = out,
                            .in = in,
                            .out = out,
-                           .level = mha_level_of((double)out * (double)in * sizeof *x)};
+                           .level = mha_level_of((double)out * (double)in * (double)bench_element_bytes(t))};
     float *scratch = bench_allocate(kernels->gemm_scratch_floats * sizeof(float));
     const double start = bench_wall_seconds();
     for (size_t i = 0; i < runs; i++) bench_product(kernels, &gemm, rows, scratch);
@@ -68,8 +73,10 @@ double instruments_product(const char *isa, const float *x, const float *packed,
 }
 
 /* sizes: q_heads, kv_heads, q_len, kv_len, head_dim; tensors are [1, heads, tokens, dim]. */
-static mha_attention_args args_of(const int64_t sizes[5], const float *q, const float *k, const float *v, float *out) {
-    const int64_t q_floats = sizes[2] * sizes[4], kv_floats = sizes[3] * sizes[4];
+static mha_attention_args args_of(int dtype, const int64_t sizes[5], const void *q, const void *k, const void *v,
+                                  void *out) {
+    const int64_t q_head = sizes[2] * sizes[4], kv_head = sizes[3] * sizes[4];
+    const mha_dtype t = (mha_dtype)dtype;
     mha_attention_args args;
     mha_attention_args_init(&args, sizeof args);
     args.batch = 1;
@@ -78,10 +85,10 @@ static mha_attention_args args_of(const int64_t sizes[5], const float *q, const 
     args.q_len = sizes[2];
     args.kv_len = sizes[3];
     args.head_dim = sizes[4];
-    args.q = (mha_tensor){(void *)q, MHA_F32, {sizes[0] * q_floats, q_floats, sizes[4]}};
-    args.k = (mha_tensor){(void *)k, MHA_F32, {sizes[1] * kv_floats, kv_floats, sizes[4]}};
-    args.v = (mha_tensor){(void *)v, MHA_F32, {sizes[1] * kv_floats, kv_floats, sizes[4]}};
-    args.out = (mha_tensor){out, MHA_F32, {sizes[0] * q_floats, q_floats, sizes[4]}};
+    args.q = (mha_tensor){(void *)q, t, {sizes[0] * q_head, q_head, sizes[4]}};
+    args.k = (mha_tensor){(void *)k, t, {sizes[1] * kv_head, kv_head, sizes[4]}};
+    args.v = (mha_tensor){(void *)v, t, {sizes[1] * kv_head, kv_head, sizes[4]}};
+    args.out = (mha_tensor){out, t, {sizes[0] * q_head, q_head, sizes[4]}};
     return args;
 }
 
@@ -92,10 +99,10 @@ static mha_context *context_of(const char *isa) {
     return context;
 }
 
-double instruments_attention(const char *isa, const int64_t sizes[5], const float *q, const float *k, const float *v,
-                             float *out, size_t runs) {
+double instruments_attention(const char *isa, int dtype, const int64_t sizes[5], const void *q, const void *k,
+                             const void *v, void *out, size_t runs) {
     mha_context *context = context_of(isa);
-    const mha_attention_args args = args_of(sizes, q, k, v, out);
+    const mha_attention_args args = args_of(dtype, sizes, q, k, v, out);
     size_t bytes;
     if (mha_attention_workspace_size(context, &args, 1, &bytes) != MHA_OK) end("mha_attention_workspace_size failed");
     void *workspace = bench_allocate(bytes);
@@ -111,9 +118,10 @@ double instruments_attention(const char *isa, const int64_t sizes[5], const floa
 }
 
 /* What mha_attention_describe writes. */
-void instruments_describe(const char *isa, const int64_t sizes[5], size_t n_workers, char *text, size_t text_bytes) {
+void instruments_describe(const char *isa, int dtype, const int64_t sizes[5], size_t n_workers, char *text,
+                          size_t text_bytes) {
     mha_context *context = context_of(isa);
-    const mha_attention_args args = args_of(sizes, NULL, NULL, NULL, NULL);
+    const mha_attention_args args = args_of(dtype, sizes, NULL, NULL, NULL, NULL);
     mha_attention_describe(context, &args, n_workers, text, text_bytes);
     mha_context_destroy(context);
 }

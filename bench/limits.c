@@ -33,7 +33,7 @@ void bench_multiply_add(const bench_row *row, size_t n) { sink = row->multiply_a
 
 void bench_read(const bench_row *row, const float *data, size_t n) { sink = row->read(data, n); }
 
-static void read_once(const bench_row *row, size_t n) { bench_read(row, bench_random(n), n); }
+static void read_once(const bench_row *row, size_t n) { bench_read(row, bench_random(n, MHA_F32), n); }
 
 static const size_t multiply_adds = 10000;
 

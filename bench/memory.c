@@ -2,6 +2,8 @@
 #define _POSIX_C_SOURCE 200112L /* posix_memalign, clock_gettime */
 #include "bench.h"
 
+#include "kernel.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,17 +31,27 @@ static uint64_t random_next(uint64_t *state) {
     return *state * 0x2545f4914f6cdd1dull;
 }
 
-const float *bench_random(size_t n) {
-    static float *numbers;
-    static size_t capacity;
-    if (n > capacity) {
-        free(numbers);
-        numbers = allocate_pages(n * sizeof *numbers);
-        uint64_t state = 1;
-        for (size_t i = 0; i < n; i++) numbers[i] = (float)(int32_t)(random_next(&state) >> 32) * 0x1p-31f;
-        capacity = n;
+static void fill(char *numbers, size_t n, mha_dtype dtype) {
+    uint64_t state = 1;
+    for (size_t i = 0; i < n; i++, numbers += mha_dtype_bytes(dtype)) {
+        const float x = (float)(int32_t)(random_next(&state) >> 32) * 0x1p-31f;
+        if (dtype == MHA_F32) memcpy(numbers, &x, sizeof x);
+        else mha_kernels_f32_scalar.narrow(&x, dtype, numbers, 1);
     }
-    return numbers;
+}
+
+void *bench_random(size_t n, mha_dtype dtype) {
+    static struct {
+        void *numbers;
+        size_t n;
+    } all[MHA_BF16 + 1];
+    if (n > all[dtype].n) {
+        free(all[dtype].numbers);
+        all[dtype].numbers = allocate_pages(n * bench_element_bytes(dtype));
+        all[dtype].n = n;
+        fill(all[dtype].numbers, n, dtype);
+    }
+    return all[dtype].numbers;
 }
 
 static double seconds_of(clockid_t clock) {

@@ -20,7 +20,7 @@ enum {
 #include "kernels.inc"
 #undef MHA_KERNEL_ROW
     ROWS,
-    MOST_CASES = 1024
+    MOST_CASES = 2048
 };
 
 size_t bench_row_count(void) { return ROWS; }
@@ -49,6 +49,10 @@ const bench_row *bench_row_at(size_t i) {
     }
     return &rows[i];
 }
+
+const char *bench_dtype_name(mha_dtype dtype) { return dtype == MHA_F16 ? "f16" : dtype == MHA_BF16 ? "bf16" : "f32"; }
+
+size_t bench_element_bytes(mha_dtype dtype) { return (size_t)mha_dtype_bytes(dtype); }
 
 const char *const bench_cpu_lacks_isa = "skipped: this CPU lacks the instruction set";
 
@@ -81,10 +85,13 @@ void bench_add(const bench_case *c, const char *name_format, ...) {
 
 size_t bench_case_count(void) {
     if (table.n == 0) {
-        void (*const families[])(const bench_row *) = {bench_add_limits,    bench_add_exp,  bench_add_block,
-                                                       bench_add_attention, bench_add_gemm, bench_add_layer};
-        for (size_t f = 0; f < sizeof families / sizeof *families; f++)
-            for (size_t r = 0; r < ROWS; r++) families[f](bench_row_at(r));
+        void (*const f32[])(const bench_row *) = {bench_add_limits, bench_add_exp, bench_add_block};
+        void (*const any[])(const bench_row *, mha_dtype) = {bench_add_attention, bench_add_gemm, bench_add_layer};
+        for (size_t f = 0; f < sizeof f32 / sizeof *f32; f++)
+            for (size_t r = 0; r < ROWS; r++) f32[f](bench_row_at(r));
+        for (size_t f = 0; f < sizeof any / sizeof *any; f++)
+            for (size_t r = 0; r < ROWS; r++)
+                for (mha_dtype dtype = MHA_F32; dtype <= MHA_BF16; dtype++) any[f](bench_row_at(r), dtype);
     }
     return table.n;
 }

@@ -33,7 +33,7 @@ mha_status mha_read_struct(void *known, size_t known_bytes, const void *given, c
 void mha_init_struct(void *given, size_t given_bytes, const void *defaults, size_t default_bytes);
 
 mha_status mha_check_range(const char *name, int64_t value, int64_t low, int64_t high, mha_message message);
-typedef enum mha_dtypes { MHA_ONLY_F32, MHA_FLOATS, MHA_FLOATS_AND_BOOL } mha_dtypes;
+typedef enum mha_dtypes { MHA_FLOATS, MHA_FLOATS_AND_BOOL } mha_dtypes;
 
 mha_status mha_check_dtype(const char *name, mha_dtype dtype, mha_dtypes allowed, mha_message message);
 mha_status mha_check_heads(int64_t q_heads, int64_t kv_heads, int64_t head_dim, int64_t v_head_dim,

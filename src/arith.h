@@ -12,10 +12,6 @@ static inline int64_t mha_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / 
 
 static inline size_t mha_align_up(size_t bytes) { return (bytes + MHA_ALIGN - 1) / MHA_ALIGN * MHA_ALIGN; }
 
-static inline int64_t mha_dtype_bytes(mha_dtype dtype) { return dtype == MHA_F32 ? 4 : dtype == MHA_BOOL ? 1 : 2; }
-
-static inline bool mha_is_half(mha_dtype dtype) { return dtype == MHA_F16 || dtype == MHA_BF16; }
-
 /* The first element of a row. */
 static inline void *mha_row_of(const mha_tensor *tensor, int64_t batch, int64_t head, int64_t token) {
     const int64_t at = batch * tensor->stride[0] + head * tensor->stride[1] + token * tensor->stride[2];

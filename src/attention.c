@@ -11,14 +11,6 @@
 #include "phases.h"
 #include "scores.h"
 
-/* A row as floats: where it lies, or converted in `room`. */
-static const float *row_floats(const mha_plan *plan, const mha_tensor *tensor, const void *row, int64_t dim,
-                               float *room) {
-    if (!mha_is_half(tensor->dtype)) return row;
-    plan->kernels->widen(row, tensor->dtype, room, (size_t)dim);
-    return room;
-}
-
 static float *partial_of(const mha_attention_call *call, int64_t batch, int64_t head, int64_t query, int64_t split) {
     const mha_attention_args *args = &call->plan.args;
     const int64_t row = (batch * args->q_heads + head) * args->q_len + query;
@@ -35,7 +27,7 @@ static void chunk_open(mha_chunk *chunk) {
     for (int64_t t = 0; t < chunk->tiles; t++) {
         mha_tile *tile = &chunk->memory.tiles[t];
         mha_rows *rows = &chunk->memory.rows[t];
-        const float *queries[MHA_MAX_LANES];
+        const void *queries[MHA_MAX_LANES];
         tile->rows = (int32_t)mha_min(path->max_rows, chunk->rows - t * path->max_rows);
         tile->lanes = path->lanes(tile->rows);
         tile->scores_visitor = NULL;
@@ -43,11 +35,11 @@ static void chunk_open(mha_chunk *chunk) {
         for (int32_t r = 0; r < tile->rows; r++) {
             const int64_t row = rows->row0 + r;
             const int64_t head = mha_row_head(plan, chunk->kv_head, row), query = mha_row_query(plan, row);
-            queries[r] = row_floats(plan, &args->q, mha_row_of(&args->q, chunk->batch, head, query), args->head_dim,
-                                    chunk->memory.wide_rows + r * args->head_dim);
+            queries[r] = mha_row_of(&args->q, chunk->batch, head, query);
         }
         for (int32_t r = 0; r < tile->lanes; r++) tile->max[r] = -INFINITY, tile->sum[r] = 0;
-        path->load(tile, queries, (int32_t)args->head_dim, (int32_t)args->v_head_dim, plan->softmax.q_factor);
+        path->load(tile, queries, args->q.dtype, (int32_t)args->head_dim, (int32_t)args->v_head_dim,
+                   plan->softmax.q_factor);
         first = mha_min(first, rows->first_min);
         last = mha_max(last, rows->last_max);
     }
@@ -57,29 +49,11 @@ static void chunk_open(mha_chunk *chunk) {
     chunk->last_key = plan->splits == 1 ? last : mha_min(last, (chunk->split + 1) * split_keys);
 }
 
-/* Rows of a block as floats: where they lie, or converted in `room`. */
-static const float *block_floats(const mha_chunk *chunk, const mha_tensor *tensor, int64_t key0, int32_t keys,
-                                 int64_t dim, float *room, int64_t *stride) {
-    const char *first = mha_row_of(tensor, chunk->batch, chunk->kv_head, key0);
-    *stride = tensor->stride[2];
-    if (!mha_is_half(tensor->dtype)) return (const float *)(const void *)first;
-    const int64_t step = tensor->stride[2] * mha_dtype_bytes(tensor->dtype);
-    for (int32_t k = 0; k < keys; k++) row_floats(&chunk->call->plan, tensor, first + k * step, dim, room + k * dim);
-    *stride = dim;
-    return room;
-}
-
-/* Converts and packs the block, as far as that is needed. */
-static void chunk_read(const mha_chunk *chunk, int64_t key0, mha_kv_block *block) {
+static void pack(const mha_chunk *chunk, const mha_kv_block *block) {
     const mha_plan *plan = &chunk->call->plan;
-    const mha_attention_args *args = &plan->args;
-    const mha_worker_memory *memory = &chunk->memory;
-    block->k = block_floats(chunk, &args->k, key0, block->keys, args->head_dim, memory->wide_k, &block->k_stride);
-    block->v = block_floats(chunk, &args->v, key0, block->keys, args->v_head_dim, memory->wide_v, &block->v_stride);
-    if (plan->path->packs) {
-        plan->kernels->pack_keys(block, memory->packed_k);
-        plan->kernels->pack_values(block, memory->packed_v);
-    }
+    if (!plan->path->packs) return;
+    plan->kernels->pack_keys(block, chunk->memory.packed_k);
+    plan->kernels->pack_values(block, chunk->memory.packed_v);
     mha_phase_end(MHA_PHASE_PACK);
 }
 
@@ -93,14 +67,19 @@ static void chunk_block(mha_chunk *chunk, int64_t key0) {
                             .kv_head = chunk->kv_head,
                             .key0 = key0,
                             .wide_scores = memory->wide_scores};
-    const bool half = mha_is_half(args->k.dtype) || mha_is_half(args->v.dtype);
     mha_ahead ahead = {.n = 0};
-    mha_kv_block block = {.packed_k = memory->packed_k,
+    mha_kv_block block = {.k = mha_row_of(&args->k, chunk->batch, chunk->kv_head, key0),
+                          .v = mha_row_of(&args->v, chunk->batch, chunk->kv_head, key0),
+                          .k_dtype = args->k.dtype,
+                          .v_dtype = args->v.dtype,
+                          .k_stride = args->k.stride[2],
+                          .v_stride = args->v.stride[2],
+                          .packed_k = memory->packed_k,
                           .packed_v = memory->packed_v,
                           .keys = (int32_t)mha_min(plan->kernels->block_keys, chunk->last_key - key0),
                           .head_dim = (int32_t)args->head_dim,
                           .v_head_dim = (int32_t)args->v_head_dim,
-                          .level = half ? MHA_FAST_CACHE : plan->level,
+                          .level = plan->level,
                           .ahead = plan->level != MHA_FAST_CACHE ? &ahead : NULL};
     if (block.ahead != NULL) mha_chunk_expect(chunk, key0, &block, &ahead);
     const bool one_by_one = args->scores.data != NULL || (args->mask.data != NULL && args->mask.dtype != MHA_BOOL);
@@ -113,7 +92,7 @@ static void chunk_block(mha_chunk *chunk, int64_t key0) {
                       memory->scores);
         mha_phase_end(MHA_PHASE_MASK);
         if (tile->begin == tile->end) continue;
-        if (!active) chunk_read(chunk, key0, &block);
+        if (!active) pack(chunk, &block);
         active = true;
         if (!one_by_one) continue;
         if (args->scores.data != NULL) tile->scores_visitor = &place;
@@ -134,10 +113,9 @@ static void write_lse(const mha_plan *plan, int64_t batch, int64_t head, int64_t
 static void tile_close(const mha_chunk *chunk, const mha_tile *tile, const mha_rows *rows) {
     const mha_attention_call *call = chunk->call;
     const mha_plan *plan = &call->plan;
-    const bool whole = chunk->splits == 1, half = whole && mha_is_half(plan->args.out.dtype);
-    const int64_t dim = plan->args.v_head_dim;
-    float *out[MHA_MAX_LANES], lse[MHA_MAX_LANES];
-    void *rows_out[MHA_MAX_LANES];
+    const bool whole = chunk->splits == 1;
+    void *out[MHA_MAX_LANES];
+    float lse[MHA_MAX_LANES];
     if (plan->args.lse.data != NULL && whole)
         plan->kernels->lse(tile->max, tile->sum, lse, (size_t)tile->rows, plan->softmax.scale);
     for (int32_t r = 0; r < tile->rows; r++) {
@@ -150,13 +128,10 @@ static void tile_close(const mha_chunk *chunk, const mha_tile *tile, const mha_r
             out[r] = partial + 2;
             continue;
         }
-        rows_out[r] = mha_row_of(&plan->args.out, chunk->batch, head, query);
-        out[r] = half ? chunk->memory.wide_rows + r * dim : rows_out[r];
+        out[r] = mha_row_of(&plan->args.out, chunk->batch, head, query);
         if (plan->args.lse.data != NULL) write_lse(plan, chunk->batch, head, query, lse[r]);
     }
-    plan->path->finish(tile, out, (int32_t)dim, whole);
-    for (int32_t r = 0; half && r < tile->rows; r++)
-        plan->kernels->narrow(out[r], plan->args.out.dtype, rows_out[r], (size_t)dim);
+    plan->path->finish(tile, out, whole ? plan->args.out.dtype : MHA_F32, (int32_t)plan->args.v_head_dim, whole);
 }
 
 static void attention_task(void *closure, size_t worker, size_t index) {

@@ -21,6 +21,14 @@ static mha_status check_sizes(mha_attention_args *args, mha_message message) {
     return MHA_OK;
 }
 
+/* By which workspace and paths are chosen. */
+static mha_status check_dtypes(const mha_attention_args *args, mha_message message) {
+    TRY(mha_check_dtype("q", args->q.dtype, MHA_FLOATS, message));
+    TRY(mha_check_dtype("k", args->k.dtype, MHA_FLOATS, message));
+    TRY(mha_check_dtype("v", args->v.dtype, MHA_FLOATS, message));
+    return mha_check_dtype("out", args->out.dtype, MHA_FLOATS, message);
+}
+
 static const mha_kv_cache default_cache = {
     .struct_size = sizeof(mha_kv_cache),
     .k = {.dtype = MHA_F32},
@@ -47,6 +55,10 @@ static mha_status read_cache(mha_plan *plan, mha_message message) {
     if (!plan->appends) return MHA_OK;
     *cache = default_cache;
     TRY(mha_read_struct(cache, sizeof *cache, args->cache, "mha_kv_cache", message));
+    TRY(mha_check_dtype("cache.k", cache->k.dtype, MHA_FLOATS, message));
+    TRY(mha_check_dtype("cache.v", cache->v.dtype, MHA_FLOATS, message));
+    TRY(mha_check_dtype("cache.past_k", cache->past_k.dtype, MHA_FLOATS, message));
+    TRY(mha_check_dtype("cache.past_v", cache->past_v.dtype, MHA_FLOATS, message));
     TRY(mha_check_range("kv_len", args->kv_len, 0, most, message));
     TRY(mha_check_range("cache.past_len", cache->past_len, 0, most, message));
     TRY(mha_lengths_span("cache.past_lens", cache->past_lens, args->batch, &unused, message));
@@ -107,7 +119,6 @@ static mha_status check_options(mha_plan *plan, mha_message message) {
 
 static mha_status tensor_span(const char *name, const mha_tensor *tensor, int64_t batch, int64_t heads, int64_t tokens,
                               int64_t dim, mha_span *span, mha_message message) {
-    TRY(mha_check_dtype(name, tensor->dtype, MHA_FLOATS, message));
     *span = (mha_span){.name = name,
                        .pointer = ".data",
                        .data = tensor->data,
@@ -236,6 +247,7 @@ mha_status mha_plan_read(mha_plan *plan, const mha_context *context, const mha_a
     plan->exp = context->exp;
     plan->args = default_args;
     TRY(mha_read_struct(&plan->args, sizeof plan->args, args, "mha_attention_args", message));
+    TRY(check_dtypes(&plan->args, message));
     TRY(check_sizes(&plan->args, message));
     TRY(read_cache(plan, message));
     return check_options(plan, message);

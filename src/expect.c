@@ -76,8 +76,7 @@ void mha_chunk_expect(const mha_chunk *now, int64_t key0, mha_kv_block *block, m
     const mha_ahead_rows v = block_rows(&next, &args->v, next_key0, args->v_head_dim);
     mha_ahead_add(ahead, v);
     mha_ahead_add(ahead, k);
-    if (block->level == MHA_FAST_CACHE) return; /* the kernel does not fetch: rows in half precision are not floats */
     block->next_keys = (int32_t)k.left;
-    block->next_k = (const float *)k.row;
-    block->next_v = (const float *)v.row;
+    block->next_k = (const void *)k.row;
+    block->next_v = (const void *)v.row;
 }

@@ -49,9 +49,19 @@ static inline mha_level mha_level_of(double bytes) {
     return bytes <= MHA_FAST_CACHE_BYTES ? MHA_FAST_CACHE : bytes <= MHA_SLOW_CACHE_BYTES ? MHA_SLOW_CACHE : MHA_DRAM;
 }
 
+static inline int64_t mha_dtype_bytes(mha_dtype dtype) { return dtype == MHA_F32 ? 4 : dtype == MHA_BOOL ? 1 : 2; }
+
+static inline bool mha_is_half(mha_dtype dtype) { return dtype == MHA_F16 || dtype == MHA_BF16; }
+
+/* Element i. */
+static inline const void *mha_element(const void *elements, int64_t i, mha_dtype dtype) {
+    return (const char *)elements + i * mha_dtype_bytes(dtype);
+}
+
 /* A block of keys and values of one KV head.  Blocks sit at absolute multiples of block_keys. */
 typedef struct mha_kv_block {
-    const float *k, *v;         /* first row; where they lie */
+    const void *k, *v;          /* first row; where they lie.  Half precision is converted as it is read */
+    mha_dtype k_dtype, v_dtype; /* for a path that reads them in place f32 */
     int64_t k_stride, v_stride; /* between tokens */
     const float *packed_k;      /* as pack_keys and pack_values left them; not for a path that does not pack */
     const float *packed_v;
@@ -61,7 +71,7 @@ typedef struct mha_kv_block {
     /* What a kernel may fetch meanwhile: paced once a call, a step before each product; or NULL.  A kernel that fetches
      * K and V in an order of its own finds them here, strides as above; next_keys is 0 if no block follows. */
     mha_ahead *ahead;
-    const float *next_k, *next_v;
+    const void *next_k, *next_v;
     int32_t next_keys;
 } mha_kv_block;
 
@@ -86,7 +96,8 @@ void mha_scores_visit(void *visitor, const mha_tile *tile, const float *s, mha_s
 
 /* A way to process tiles, all with the same signatures.
  * `tile`: many queries, in lanes; K and V are packed once per block and chunk of tiles.
- * `in_place`: the same for too few tiles to make up for packing; K and V are read where they lie.  The same bits.
+ * `in_place`: the same for too few tiles to make up for packing; K and V, both f32, are read where they lie.  The same
+ * bits.
  * `decode`: few queries; K and V are read where they lie, lanes run along head_dim. */
 typedef struct mha_path {
     int32_t max_rows; /* in a tile */
@@ -98,27 +109,31 @@ typedef struct mha_path {
     size_t (*o_floats)(int32_t lanes, int32_t v_head_dim);
     size_t (*score_floats)(int32_t lanes); /* of one tile and block */
     /* rows[r]: the query of lane r, multiplied by q_factor on the way.  o becomes 0. */
-    void (*load)(mha_tile *tile, const float *const rows[], int32_t head_dim, int32_t v_head_dim, float q_factor);
+    void (*load)(mha_tile *tile, const void *const rows[], mha_dtype dtype, int32_t head_dim, int32_t v_head_dim,
+                 float q_factor);
     /* Scores, online softmax, accumulation: one block against n tiles.  By exp: 0 SLEEF, 1 fused. */
     void (*block[2])(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n, float *s);
     /* Lays out addends rows[r][key - begin] as the scores are, and sets the bits in excluded of those that are -inf.
      * NULL: the driver does. */
     void (*load_bias)(const mha_tile *tile, const float *const rows[], float *bias, uint64_t *excluded);
     /* rows[r] = o / sum, zeros where sum is 0; or o as it is. */
-    void (*finish)(const mha_tile *tile, float *const rows[], int32_t v_head_dim, bool normalise);
+    void (*finish)(const mha_tile *tile, void *const rows[], mha_dtype dtype, int32_t v_head_dim, bool normalise);
 } mha_path;
 
 static inline int64_t mha_score_key_stride(const mha_path *path, const mha_tile *tile) {
     return path->score_key_stride != 0 ? path->score_key_stride : tile->lanes;
 }
 
-/* Y = X W^T + bias, W prepacked. */
+/* Y = X W^T + bias, W prepacked; summed in f32 whatever the dtypes are. */
 typedef struct mha_gemm {
-    const float *x; /* [rows, in] */
+    const void *x; /* [rows, in] */
+    mha_dtype x_dtype;
     int64_t x_stride;
-    const float *packed; /* as pack_weights left it */
-    const float *bias;   /* [out] or NULL */
-    float *y;            /* [rows, out] */
+    const void *packed; /* as pack_weights left it */
+    mha_dtype w_dtype;
+    const float *bias; /* [out] or NULL */
+    void *y;           /* [rows, out] */
+    mha_dtype y_dtype;
     int64_t y_stride;
     int64_t in, out;
     mha_level level; /* where the weights are read from */
@@ -151,8 +166,9 @@ typedef struct mha_kernels {
 
     /* projections */
     int32_t gemm_panel; /* outputs are packed, and tasks cut, in multiples of this */
-    size_t (*weight_floats)(int64_t out, int64_t in);
-    void (*pack_weights)(const float *weight, int64_t stride, int64_t out, int64_t in, float *packed);
+    size_t (*weight_elements)(int64_t out, int64_t in);
+    /* Elements keep their dtype. */
+    void (*pack_weights)(const void *weight, mha_dtype dtype, int64_t stride, int64_t out, int64_t in, void *packed);
     size_t gemm_scratch_floats;
     /* Rows [row0, row1), one to MHA_GEMM_ROWS, by outputs [out0, out1): multiples of gemm_panel, but out1 may be
      * `out`. */

@@ -4,7 +4,7 @@
  *     kv [batch, kv_len, kv_dim]  --Wk-->  K [batch, kv_len, kv_heads, head_dim]    --+-> heads --Wo--> out
  *                                 --Wv-->  V [batch, kv_len, kv_heads, v_head_dim]  --+
  *
- * Q, K, V and the heads' outputs lie in the workspace.  Concatenation is a layout: heads write side by side, [batch,
+ * Q, K, V and the heads' outputs lie in the workspace, Q and heads in q's dtype, K and V in kv's.  Concatenation is a layout: heads write side by side, [batch,
  * q_len, q_heads, v_head_dim], and the output projection reads that as rows. */
 #include "executor.h"
 #include "layer.h"
@@ -57,11 +57,10 @@ static mha_status check_batch(const mha_layer_args *args, mha_message message) {
 
 static mha_status activation_span(const char *name, const mha_activation *activation, int64_t batch, int64_t tokens,
                                   int64_t width, mha_span *span, mha_message message) {
-    TRY(mha_check_dtype(name, activation->dtype, MHA_ONLY_F32, message));
     *span = (mha_span){.name = name,
                        .pointer = ".data",
                        .data = activation->data,
-                       .element_bytes = sizeof(float),
+                       .element_bytes = mha_dtype_bytes(activation->dtype),
                        .extent = {batch, 1, tokens, width},
                        .stride = {activation->stride[0], 0, activation->stride[1], 1}};
     return mha_span_resolve(span, message);
@@ -94,6 +93,8 @@ static mha_attention_args attention_of(const mha_layer *layer, const mha_layer_a
     attention.q_heads = layer->sizes.q_heads, attention.kv_heads = layer->sizes.kv_heads;
     attention.q_len = args->q_len, attention.kv_len = args->kv_len;
     attention.head_dim = layer->sizes.head_dim, attention.v_head_dim = layer->sizes.v_head_dim;
+    attention.q.dtype = attention.out.dtype = args->q.dtype;
+    attention.k.dtype = attention.v.dtype = args->kv.dtype;
     attention.scale = args->scale, attention.softcap = args->softcap;
     attention.is_causal = args->is_causal;
     attention.window_left = args->window_left, attention.window_right = args->window_right;
@@ -111,8 +112,8 @@ static mha_status place(mha_tensor *tensor, int64_t batch, int64_t tokens, int64
     const int64_t width = heads * dim;
     size_t bytes;
     tensor->data = base == NULL ? NULL : base + *used;
-    if (__builtin_mul_overflow((size_t)(mha_max(1, batch) * tokens), (size_t)width * sizeof(float), &bytes) ||
-        bytes > PTRDIFF_MAX / 8)
+    const size_t row_bytes = (size_t)(width * mha_dtype_bytes(tensor->dtype));
+    if (__builtin_mul_overflow((size_t)(mha_max(1, batch) * tokens), row_bytes, &bytes) || bytes > PTRDIFF_MAX / 8)
         return mha_say(message, MHA_INVALID_ARGUMENT,
                        "batch * tokens is %" PRId64 " at a width of %" PRId64
                        ", expected a workspace that fits in memory",
@@ -123,11 +124,11 @@ static mha_status place(mha_tensor *tensor, int64_t batch, int64_t tokens, int64
 }
 
 static mha_rows_view rows_of(const mha_tensor *tensor) {
-    return (mha_rows_view){tensor->data, tensor->stride[0], tensor->stride[2]};
+    return (mha_rows_view){tensor->data, tensor->dtype, tensor->stride[0], tensor->stride[2]};
 }
 
 static mha_rows_view view(const mha_activation *activation) {
-    return (mha_rows_view){activation->data, activation->stride[0], activation->stride[1]};
+    return (mha_rows_view){activation->data, activation->dtype, activation->stride[0], activation->stride[1]};
 }
 
 /* Lays out the workspace (base NULL: measures it) and cuts the projections. */
@@ -182,6 +183,9 @@ static mha_status read_args(layer_call *call, const mha_layer *layer, const mha_
         args->kv_len = args->q_len;
         args->kv = args->q;
     }
+    TRY(mha_check_dtype("q", args->q.dtype, MHA_FLOATS, message));
+    TRY(mha_check_dtype("kv", args->kv.dtype, MHA_FLOATS, message));
+    TRY(mha_check_dtype("out", args->out.dtype, MHA_FLOATS, message));
     TRY(check_batch(args, message));
     const mha_attention_args attention = attention_of(layer, args);
     return mha_plan_read(&call->plan, layer->context, &attention, message);

@@ -13,7 +13,8 @@ typedef struct packed_header {
     char magic[8]; /* "mhalayer" */
     char version[16], isa[16];
     int64_t q_heads, kv_heads, head_dim, v_head_dim, q_dim, kv_dim, out_dim;
-    uint64_t has_bias; /* bit i: weight i */
+    uint64_t has_bias;            /* bit i: weight i */
+    uint16_t dtypes[MHA_WEIGHTS]; /* mha_dtype */
     uint64_t bytes;
 } packed_header;
 
@@ -66,7 +67,7 @@ static mha_status linear_span(const char *name, const mha_linear *linear, int64_
     *span = (mha_span){.name = name,
                        .pointer = ".weight",
                        .data = linear->weight,
-                       .element_bytes = sizeof(float),
+                       .element_bytes = mha_dtype_bytes(linear->dtype),
                        .extent = {1, 1, out, in},
                        .stride = {0, 0, linear->weight_stride, 1}};
     return mha_span_resolve(span, message);
@@ -79,7 +80,7 @@ static mha_status check_linear(const char *name, mha_linear *linear, int64_t out
         return mha_say(message, MHA_INVALID_ARGUMENT,
                        "%s.weight_stride is %" PRId64 ", expected 0 or at least the row length, %" PRId64, name,
                        linear->weight_stride, in);
-    TRY(mha_check_dtype(name, linear->dtype, MHA_ONLY_F32, message));
+    TRY(mha_check_dtype(name, linear->dtype, MHA_FLOATS, message));
     return linear_span(name, linear, out, in, &unused, message);
 }
 
@@ -101,7 +102,7 @@ static mha_status unstack(mha_layer_desc *desc, const int64_t out[MHA_WEIGHTS], 
     int64_t row = 0;
     for (int i = 0; i < 3; i++) {
         *parts[i] = desc->wqkv;
-        parts[i]->weight = (const float *)desc->wqkv.weight + row * desc->wqkv.weight_stride;
+        parts[i]->weight = mha_element(desc->wqkv.weight, row * desc->wqkv.weight_stride, desc->wqkv.dtype);
         if (desc->wqkv.bias != NULL) parts[i]->bias = desc->wqkv.bias + row;
         row += out[i];
     }
@@ -142,9 +143,9 @@ static size_t lay_out(mha_layer *layer, const packed_header *header, const mha_k
     for (int i = 0; i < MHA_WEIGHTS; i++) {
         const bool has_bias = (header->has_bias >> i & 1) != 0;
         mha_gemm *weight = &layer->weight[i];
-        *weight = (mha_gemm){.in = in[i], .out = out[i]};
-        if (packed != NULL) weight->packed = (const float *)(const void *)(packed + used);
-        used += mha_align_up(kernels->weight_floats(out[i], in[i]) * sizeof(float));
+        *weight = (mha_gemm){.in = in[i], .out = out[i], .w_dtype = (mha_dtype)header->dtypes[i]};
+        if (packed != NULL) weight->packed = packed + used;
+        used += mha_align_up(kernels->weight_elements(out[i], in[i]) * (size_t)mha_dtype_bytes(weight->w_dtype));
         if (packed != NULL && has_bias) weight->bias = (const float *)(const void *)(packed + used);
         used += has_bias ? mha_align_up((size_t)out[i] * sizeof(float)) : 0;
     }
@@ -168,7 +169,10 @@ static packed_header header_of(const mha_layer_desc *desc, const mha_kernels *ke
     mha_layer unused;
     snprintf(header.version, sizeof header.version, "%s", mha_version());
     snprintf(header.isa, sizeof header.isa, "%s", kernels->isa);
-    for (int i = 0; i < MHA_WEIGHTS; i++) header.has_bias |= (uint64_t)(linears[i]->bias != NULL) << i;
+    for (int i = 0; i < MHA_WEIGHTS; i++) {
+        header.has_bias |= (uint64_t)(linears[i]->bias != NULL) << i;
+        header.dtypes[i] = (uint16_t)linears[i]->dtype;
+    }
     header.bytes = lay_out(&unused, &header, kernels, NULL);
     return header;
 }
@@ -181,8 +185,8 @@ static void pack(const mha_layer_desc *desc, const packed_header *header, const 
     lay_out(&layer, header, kernels, packed);
     for (int i = 0; i < MHA_WEIGHTS; i++) {
         const mha_gemm *weight = &layer.weight[i];
-        kernels->pack_weights(linears[i]->weight, linears[i]->weight_stride, weight->out, weight->in,
-                              (float *)weight->packed);
+        kernels->pack_weights(linears[i]->weight, weight->w_dtype, linears[i]->weight_stride, weight->out, weight->in,
+                              (void *)weight->packed);
         if (weight->bias != NULL) memcpy((float *)weight->bias, linears[i]->bias, (size_t)weight->out * sizeof(float));
     }
 }
@@ -283,6 +287,8 @@ mha_status mha_layer_borrow(const mha_context *context, const void *packed, size
     int64_t out[MHA_WEIGHTS], in[MHA_WEIGHTS];
     TRY(check_sizes(&sizes, message));
     TRY(weight_sizes(&sizes, out, in, message));
+    for (int i = 0; i < MHA_WEIGHTS; i++)
+        TRY(mha_check_dtype(names[i], (mha_dtype)header.dtypes[i], MHA_FLOATS, message));
     mha_layer checked;
     const size_t bytes = lay_out(&checked, &header, context->kernels, NULL);
     if (header.bytes != bytes)

@@ -66,8 +66,8 @@ size_t mha_worker_carve(const mha_plan *plan, char *memory, mha_worker_memory *w
     const mha_kernels *kernels = plan->kernels;
     const mha_attention_args *args = &plan->args;
     const int32_t lanes = path->lanes(path->max_rows), d = (int32_t)args->head_dim, v_d = (int32_t)args->v_head_dim;
-    const size_t block = (size_t)kernels->block_keys, tiles = (size_t)plan->chunk_tiles, rows = (size_t)path->max_rows;
-    const bool half_rows = mha_is_half(args->q.dtype) || mha_is_half(args->out.dtype);
+    const size_t block = (size_t)kernels->block_keys, tiles = (size_t)plan->chunk_tiles;
+    const size_t rows = (size_t)path->max_rows;
     size_t used = 0;
     worker->tiles = carve(memory, &used, tiles * sizeof *worker->tiles);
     worker->rows = carve(memory, &used, tiles * sizeof *worker->rows);
@@ -84,9 +84,6 @@ size_t mha_worker_carve(const mha_plan *plan, char *memory, mha_worker_memory *w
     worker->bias = carve_floats(memory, &used, args->mask.data != NULL, 1, path->score_floats(lanes));
     worker->packed_k = path->packs ? carve_floats(memory, &used, true, 1, kernels->packed_k_floats(d)) : NULL;
     worker->packed_v = path->packs ? carve_floats(memory, &used, true, 1, kernels->packed_v_floats(v_d)) : NULL;
-    worker->wide_rows = carve_floats(memory, &used, half_rows, rows, (size_t)mha_max(d, v_d));
-    worker->wide_k = carve_floats(memory, &used, mha_is_half(args->k.dtype), block, (size_t)d);
-    worker->wide_v = carve_floats(memory, &used, mha_is_half(args->v.dtype), block, (size_t)v_d);
     worker->wide_scores = carve_floats(memory, &used, half_scores(args), rows, (size_t)args->kv_len);
     return used;
 }
@@ -134,7 +131,8 @@ mha_status mha_plan_cut(mha_plan *plan, size_t n_workers, mha_message message) {
     plan->splits = most_splits(plan);
     cut_chunks(plan, n_workers);
     /* The same bits, so what depends on the number of workers may choose. */
-    if (plan->path == &plan->kernels->tile && plan->chunk_tiles <= plan->kernels->in_place_tiles)
+    const bool floats = args->k.dtype == MHA_F32 && args->v.dtype == MHA_F32;
+    if (plan->path == &plan->kernels->tile && floats && plan->chunk_tiles <= plan->kernels->in_place_tiles)
         plan->path = &plan->kernels->in_place;
     plan->tasks = args->batch * args->kv_heads * plan->chunks * plan->splits;
 

@@ -75,11 +75,7 @@ typedef struct mha_worker_memory {
     uint64_t *excluded;    /* [chunk_tiles][block_keys] */
     float *scores, *bias;  /* of one tile and block */
     float *packed_k, *packed_v;
-    /* What is in half precision, as f32; of no size where nothing is. */
-    float *wide_rows;   /* [max_rows][the larger head_dim]: of q, later of out */
-    float *wide_k;      /* [block_keys][head_dim] */
-    float *wide_v;      /* [block_keys][v_head_dim] */
-    float *wide_scores; /* [max_rows][kv_len]; chunks are then one tile */
+    float *wide_scores; /* of half precision, as f32: [max_rows][kv_len]; chunks are then one tile */
 } mha_worker_memory;
 
 /* What the driver knows of a tile's rows beside the kernels' mha_tile. */

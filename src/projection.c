@@ -29,8 +29,10 @@ mha_projection mha_projection_cut(const mha_kernels *kernels, const mha_gemm *we
                         .x_item_stride = x.batch_stride,
                         .y_item_stride = y.batch_stride};
     p.gemm.x = x.data;
+    p.gemm.x_dtype = x.dtype;
     p.gemm.x_stride = x.token_stride;
     p.gemm.y = y.data;
+    p.gemm.y_dtype = y.dtype;
     p.gemm.y_stride = y.token_stride;
     if (is_one_matrix(&x, tokens) && is_one_matrix(&y, tokens)) p.items = 1, p.rows = batch * tokens;
     const int64_t panels = mha_max(1, weight->out / kernels->gemm_panel); /* whole ones: the last may be short */
@@ -51,8 +53,8 @@ void mha_projection_task(const mha_projection *p, int64_t index, float *scratch)
     const int64_t row_task = index % p->row_tasks, item = index / p->row_tasks % p->items;
     const int64_t row0 = row_task * p->row_step, out0 = index / p->row_tasks / p->items * p->out_step;
     mha_gemm gemm = p->gemm;
-    gemm.x += item * p->x_item_stride;
-    gemm.y += item * p->y_item_stride;
+    gemm.x = mha_element(gemm.x, item * p->x_item_stride, gemm.x_dtype);
+    gemm.y = (char *)gemm.y + item * p->y_item_stride * mha_dtype_bytes(gemm.y_dtype);
     p->kernels->gemm(&gemm, row0, mha_min(p->rows, row0 + p->row_step), out0, mha_min(gemm.out, out0 + p->out_step),
                      scratch);
 }

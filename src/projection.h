@@ -16,11 +16,12 @@ typedef struct mha_projection {
 
 /* [batch, tokens, width] with a stride of each of the first two. */
 typedef struct mha_rows_view {
-    float *data;
+    void *data;
+    mha_dtype dtype;
     int64_t batch_stride, token_stride;
 } mha_rows_view;
 
-/* weight: in, out, packed, bias and level are set. */
+/* weight: in, out, packed, w_dtype, bias and level are set. */
 mha_projection mha_projection_cut(const mha_kernels *kernels, const mha_gemm *weight, int64_t batch, int64_t tokens,
                                   mha_rows_view x, mha_rows_view y, size_t n_workers);
 

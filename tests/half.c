@@ -42,6 +42,11 @@ double element_value(const void *array, mha_dtype dtype, int64_t i) {
     return is_half(dtype) ? half_value(((const uint16_t *)array)[i], dtype) : (double)((const float *)array)[i];
 }
 
+void element_set(void *array, mha_dtype dtype, int64_t i, double x) {
+    if (is_half(dtype)) ((uint16_t *)array)[i] = half_nearest(x, dtype);
+    else ((float *)array)[i] = (float)x;
+}
+
 double half_rounding(double x, mha_dtype dtype) {
     if (!is_half(dtype)) return 0;
     const half_format f = format_of(dtype);

@@ -19,6 +19,9 @@ uint16_t half_nearest(double x, mha_dtype dtype);
 /* An element of an array of f32 or half precision. */
 double element_value(const void *array, mha_dtype dtype, int64_t i);
 
+/* Sets it to the nearest number. */
+void element_set(void *array, mha_dtype dtype, int64_t i, double x);
+
 /* How far off rounding to the dtype, once, may take a number of this size (f32: nothing, numbers are f32 already). */
 double half_rounding(double x, mha_dtype dtype);
 

@@ -1,5 +1,6 @@
 #include "layer_problem.h"
-#include "rng.h"
+#include "half.h"
+#include "matrix.h"
 #include "test.h"
 
 #include <math.h>
@@ -9,30 +10,22 @@
 
 static float *floats(const guard *g) { return (float *)(void *)g->data; }
 
-/* rows of cols numbers, gap apart */
-static guard matrix(int64_t rows, int64_t cols, int64_t gap, double factor, guard_side side, rng *r) {
-    if (rows == 0) return guard_make(0, side, 0);
-    guard g = guard_make((size_t)((rows - 1) * (cols + gap) + cols) * sizeof(float), side, 0);
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t k = 0; k < cols; k++) floats(&g)[i * (cols + gap) + k] = (float)(factor * rng_normal(r));
-    guard_remember(&g);
-    return g;
-}
-
 /* One weight and its bias; scaled so that outputs are about N(0, 1). */
 static mha_linear make_linear(layer_problem *p, int which, int64_t out, int64_t in, bool bias, guard_side side,
                               rng *r) {
-    p->weight[which] = matrix(out, in, p->spec.gap, 1 / sqrt((double)in), side, r);
-    if (bias) p->bias[which] = matrix(1, out, 0, 0.3, side, r);
+    const mha_dtype dtype = p->spec.weight_dtypes[which];
+    p->weight[which] = matrix_make(out, in, p->spec.gap, dtype, 1 / sqrt((double)in), side, r);
+    if (bias) p->bias[which] = matrix_make(1, out, 0, MHA_F32, 0.3, side, r);
     return (mha_linear){.weight = p->weight[which].data,
-                        .dtype = MHA_F32,
+                        .dtype = dtype,
                         .weight_stride = p->spec.gap != 0 ? in + p->spec.gap : 0,
                         .bias = bias ? floats(&p->bias[which]) : NULL};
 }
 
 static mha_linear part(const mha_linear *stacked, int64_t row, int64_t in) {
     mha_linear linear = *stacked;
-    linear.weight = (const float *)stacked->weight + row * (stacked->weight_stride != 0 ? stacked->weight_stride : in);
+    const int64_t stride = stacked->weight_stride != 0 ? stacked->weight_stride : in;
+    linear.weight = (const char *)stacked->weight + row * stride * (int64_t)element_bytes(stacked->dtype);
     if (stacked->bias != NULL) linear.bias = stacked->bias + row;
     return linear;
 }
@@ -71,14 +64,15 @@ static mha_activation activation(layer_problem *p, int which, int64_t tokens, in
     int64_t item, token;
     row_steps(&p->spec, which, tokens, &item, &token);
     const bool empty = p->spec.batch == 0 || tokens == 0;
+    const mha_dtype dtype = p->spec.dtypes[which];
     const int64_t rows = empty ? 0 : (p->spec.batch - 1) * item + (tokens - 1) * token + 1;
-    p->memory[which] = matrix(rows, width, p->spec.gap, 1, side, r);
-    return (mha_activation){p->memory[which].data, MHA_F32, {item * stride, token * stride}};
+    p->memory[which] = matrix_make(rows, width, p->spec.gap, dtype, 1, side, r);
+    return (mha_activation){p->memory[which].data, dtype, {item * stride, token * stride}};
 }
 
 static void make_mask(layer_problem *p, int64_t kv_len, guard_side side, rng *r) {
     const layer_spec *s = &p->spec;
-    p->memory[X_MASK] = matrix(s->batch * s->q_len, kv_len, 0, 1, side, r);
+    p->memory[X_MASK] = matrix_make(s->batch * s->q_len, kv_len, 0, MHA_F32, 1, side, r);
     p->args.mask = (mha_score_tensor){p->memory[X_MASK].data, MHA_F32, {s->q_len * kv_len, 0, kv_len, 1}};
     for (int64_t i = 0; i < s->batch * s->q_len * kv_len; i++)
         if (rng_chance(r, 0.3)) floats(&p->memory[X_MASK])[i] = -INFINITY;
@@ -99,7 +93,7 @@ static void make_args(layer_problem *p, guard_side side, rng *r) {
     a->out = activation(p, X_OUT, s->q_len, s->out_dim, side, r);
     if (s->mask) make_mask(p, kv_len, side, r);
     if (s->scores) {
-        p->memory[X_SCORES] = matrix(s->batch * s->q_heads * s->q_len, kv_len, 0, 1, side, r);
+        p->memory[X_SCORES] = matrix_make(s->batch * s->q_heads * s->q_len, kv_len, 0, MHA_F32, 1, side, r);
         a->scores = (mha_score_tensor){
             p->memory[X_SCORES].data, MHA_F32, {s->q_heads * s->q_len * kv_len, s->q_len * kv_len, kv_len, 1}};
     }
@@ -119,6 +113,10 @@ void layer_problem_make(layer_problem *p, const layer_spec *given, guard_side si
     if (s->v_head_dim == 0) s->v_head_dim = s->head_dim;
     if (s->kv_dim == 0) s->kv_dim = s->q_dim;
     if (s->out_dim == 0) s->out_dim = s->q_dim;
+    for (int i = 0; i < N_WEIGHTS; i++)
+        if (s->weight_dtypes[i] == 0) s->weight_dtypes[i] = MHA_F32;
+    for (int i = 0; i < N_ACTIVATIONS; i++)
+        if (s->dtypes[i] == 0) s->dtypes[i] = MHA_F32;
     rng r = {s->seed};
     make_weights(p, given, side, &r);
     make_args(p, side, &r);
@@ -131,28 +129,20 @@ void layer_problem_free(layer_problem *p) {
 }
 
 void layer_text(const layer_spec *s, char *text, size_t bytes) {
+    static const char *const dtypes[] = {"", "f32", "f16", "bf16"};
     static const char *const sharings[] = {"", " sliding", " same items", " same tokens", " same item and token"};
     const long long left = s->left != NULL ? *s->left : -1, right = s->right != NULL ? *s->right : -1;
-    snprintf(text, bytes,
-             "%s: heads %d:%d of %d/%d, width %d/%d/%d%s biases %u gap %d item gap %d%s, batch %d q_len %d kv_len %d "
-             "scale %g softcap %g%s window %lld/%lld offset %lld+%lld%s%s%s seed %d",
-             s->what, (int)s->q_heads, (int)s->kv_heads, (int)s->head_dim, (int)s->v_head_dim, (int)s->q_dim,
-             (int)s->kv_dim, (int)s->out_dim, s->stacked ? " stacked" : "", s->biases, (int)s->gap, (int)s->item_gap,
-             sharings[s->sharing], (int)s->batch, (int)s->q_len, (int)s->kv_len,
-             s->scale != NULL ? (double)*s->scale : -INFINITY, (double)s->softcap, s->causal ? " causal" : "", left,
-             right, (long long)s->q_offset, (long long)s->q_offset_step, s->lens ? " lens" : "", s->mask ? " mask" : "",
-             s->scores ? " scores" : "", (int)s->seed);
-}
-
-/* items of rows of cols */
-static float *take(guard *memory, int64_t items, int64_t rows, int64_t cols, int64_t item_stride, int64_t stride) {
-    float *dense = malloc((size_t)(items * rows * cols) * sizeof(float) + 1);
-    for (int64_t i = 0; i < items * rows * cols; i++) {
-        float *element = floats(memory) + i / (rows * cols) * item_stride + i / cols % rows * stride + i % cols;
-        dense[i] = *element;
-        guard_forgive(memory, element, sizeof *element);
-    }
-    return dense;
+    snprintf(
+        text, bytes,
+        "%s: %s %s -> %s, heads %d:%d of %d/%d, width %d/%d/%d%s biases %u gap %d item gap %d%s, batch %d q_len %d "
+        "kv_len %d "
+        "scale %g softcap %g%s window %lld/%lld offset %lld+%lld%s%s%s seed %d",
+        s->what, dtypes[s->dtypes[X_Q]], dtypes[s->dtypes[X_KV]], dtypes[s->dtypes[X_OUT]], (int)s->q_heads,
+        (int)s->kv_heads, (int)s->head_dim, (int)s->v_head_dim, (int)s->q_dim, (int)s->kv_dim, (int)s->out_dim,
+        s->stacked ? " stacked" : "", s->biases, (int)s->gap, (int)s->item_gap, sharings[s->sharing], (int)s->batch,
+        (int)s->q_len, (int)s->kv_len, s->scale != NULL ? (double)*s->scale : -INFINITY, (double)s->softcap,
+        s->causal ? " causal" : "", left, right, (long long)s->q_offset, (long long)s->q_offset_step,
+        s->lens ? " lens" : "", s->mask ? " mask" : "", s->scores ? " scores" : "", (int)s->seed);
 }
 
 layer_outputs layer_outputs_take(layer_problem *p) {
@@ -161,8 +151,8 @@ layer_outputs layer_outputs_take(layer_problem *p) {
     const int64_t kv_len = s->kv_len == -1 ? s->q_len : s->kv_len;
     layer_outputs o = {.n_out = rows * s->out_dim, .n_scores = s->scores ? score_rows * kv_len : 0};
     const int64_t *stride = p->args.out.stride;
-    o.out = take(&p->memory[X_OUT], s->batch, s->q_len, s->out_dim, stride[0], stride[1]);
-    if (s->scores) o.scores = take(&p->memory[X_SCORES], 1, score_rows, kv_len, 0, kv_len);
+    o.out = matrix_take(&p->memory[X_OUT], p->args.out.dtype, s->batch, s->q_len, s->out_dim, stride[0], stride[1]);
+    if (s->scores) o.scores = matrix_take(&p->memory[X_SCORES], MHA_F32, 1, score_rows, kv_len, 0, kv_len);
     return o;
 }
 

@@ -16,6 +16,9 @@ typedef enum sharing {
     SAME_ALL     /* both */
 } sharing;
 
+enum { LQ, LK, LV, LO, LQKV, N_WEIGHTS };
+enum { X_Q, X_KV, X_MASK, X_OUT, X_SCORES, N_ACTIVATIONS };
+
 typedef struct layer_spec {
     const char *what;
     int64_t q_heads, kv_heads, head_dim, v_head_dim, q_dim, kv_dim, out_dim; /* the last four: 0 is the default */
@@ -31,11 +34,9 @@ typedef struct layer_spec {
     const int64_t *left, *right;
     const float *scale;
     float softcap;
+    mha_dtype weight_dtypes[N_WEIGHTS], dtypes[N_ACTIVATIONS]; /* 0: MHA_F32; not of mask and scores */
     uint64_t seed;
 } layer_spec;
-
-enum { LQ, LK, LV, LO, LQKV, N_WEIGHTS };
-enum { X_Q, X_KV, X_MASK, X_OUT, X_SCORES, N_ACTIVATIONS };
 
 typedef struct layer_problem {
     layer_spec spec; /* with defaults resolved */

@@ -1,4 +1,5 @@
 #include "naive_layer.h"
+#include "half.h"
 
 #include <math.h>
 
@@ -9,14 +10,14 @@ void naive_layer_result_free(naive_layer_result *result) {
 
 naive_array naive_linear(const naive_array *x, int64_t rows, int64_t in, int64_t out, const mha_linear *linear) {
     naive_array y = naive_array_make(rows * out, true);
-    const float *weight = linear->weight;
     const int64_t stride = linear->weight_stride != 0 ? linear->weight_stride : in;
     for (int64_t i = 0; i < rows * out; i++) {
         const int64_t row = i / out, o = i % out;
         double condition = linear->bias != NULL ? fabs((double)linear->bias[o]) : 0, brought[BOUND_KINDS] = {0};
         y.x[i] = linear->bias != NULL ? linear->bias[o] : 0;
         for (int64_t k = 0; k < in; k++) {
-            const double w = weight[o * stride + k], term = x->x[row * in + k] * w;
+            const double w = element_value(linear->weight, linear->dtype, o * stride + k),
+                         term = x->x[row * in + k] * w;
             y.x[i] += term;
             condition += fabs(term);
             for (int kind = 0; kind < BOUND_KINDS; kind++)
@@ -26,6 +27,13 @@ naive_array naive_linear(const naive_array *x, int64_t rows, int64_t in, int64_t
             y.bound[kind][i] = bound_linear(kind, in, condition) + brought[kind];
     }
     return y;
+}
+
+/* What lies in the workspace is rounded to the dtype. */
+static void round_to(naive_array *a, mha_dtype dtype) {
+    for (int64_t i = 0; i < a->n; i++)
+        for (int kind = 0; kind < BOUND_KINDS; kind++)
+            a->bound[kind][i] += half_rounding(fabs(a->x[i]) + a->bound[kind][i], dtype);
 }
 
 /* [batch][a][b][dim] -> [batch][b][a][dim], values and bounds: tokens and heads change places. */
@@ -41,7 +49,7 @@ static naive_array swap(const naive_array *from, int64_t a, int64_t b, int64_t d
 }
 
 static naive_array gather_activation(const mha_activation *x, int64_t batch, int64_t tokens, int64_t width) {
-    const mha_tensor tensor = {x->data, MHA_F32, {x->stride[0], 0, x->stride[1]}};
+    const mha_tensor tensor = {x->data, x->dtype, {x->stride[0], 0, x->stride[1]}};
     return naive_gather(&tensor, batch, 1, tokens, width);
 }
 
@@ -50,6 +58,7 @@ static naive_array project(const mha_activation *x, int64_t batch, int64_t token
                            int64_t dim, const mha_linear *linear) {
     naive_array dense = gather_activation(x, batch, tokens, in);
     naive_array y = naive_linear(&dense, batch * tokens, in, heads * dim, linear);
+    round_to(&y, x->dtype);
     naive_array split = swap(&y, tokens, heads, dim);
     naive_array_free(&dense);
     naive_array_free(&y);
@@ -78,10 +87,12 @@ naive_layer_result naive_layer(const mha_layer_desc *desc, const mha_layer_args 
     naive_array v = project(kv, a.batch, a.kv_len, desc->kv_dim, a.kv_heads, a.v_head_dim, &desc->wv);
     naive_result attention = naive_attention_of(&a, &q, &k, &v);
     naive_array heads = swap(&attention.out, a.q_heads, a.q_len, a.v_head_dim);
-    const naive_layer_result result = {
+    round_to(&heads, args->q.dtype);
+    naive_layer_result result = {
         .out = naive_linear(&heads, a.batch * a.q_len, a.q_heads * a.v_head_dim, desc->out_dim, &desc->wo),
         .scores = attention.scores,
     };
+    result.out.dtype = args->out.dtype;
     naive_array *unused[] = {&q, &k, &v, &heads, &attention.out, &attention.lse};
     for (int i = 0; i < 6; i++) naive_array_free(unused[i]);
     return result;

@@ -32,11 +32,6 @@ typedef struct cached {
 
 static int64_t past_of(const cache_case *c, int64_t b) { return c->spec.kv_len - c->new_len - (c->ragged ? b : 0); }
 
-static void put(void *row, mha_dtype dtype, int64_t i, double x) {
-    if (is_half(dtype)) ((uint16_t *)row)[i] = half_nearest(x, dtype);
-    else ((float *)row)[i] = (float)x;
-}
-
 static char *element(const mha_tensor *t, int64_t b, int64_t h, int64_t token) {
     const int64_t at = b * t->stride[0] + h * t->stride[1] + token * t->stride[2];
     return (char *)t->data + at * (int64_t)element_bytes(t->dtype);
@@ -54,8 +49,8 @@ static mha_tensor move_out(const cache_case *c, const mha_tensor *from, int64_t 
             for (int64_t t = 0; t < (from_past ? past_of(c, b) : n); t++) {
                 char *here = element(from, b, h, (from_past ? 0 : past_of(c, b)) + t);
                 for (int64_t d = 0; d < dim; d++) {
-                    put(element(&to, b, h, t), dtype, d, element_value(here, from->dtype, d));
-                    put(here, from->dtype, d, (double)NAN);
+                    element_set(element(&to, b, h, t), dtype, d, element_value(here, from->dtype, d));
+                    element_set(here, from->dtype, d, (double)NAN);
                 }
             }
     return to;

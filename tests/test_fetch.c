@@ -92,12 +92,16 @@ static bool is_scalar(const char *isa) { return strcmp(isa, "scalar") == 0; } /*
 
 enum { FEW_ROWS = 4, OFTEN = 1000 };
 
+/* Elements of an operand that lie in a float of the arena. */
+static int64_t in_a_float(mha_dtype dtype) { return dtype == MHA_F32 ? 1 : 2; }
+
 typedef struct gemm_case {
     int64_t rows, panels, more, in;
     mha_level level;
+    mha_dtype w;
 } gemm_case;
 
-/* All whole panels but for the first step.  Places lose what a whole number of terms leaves, and a step of fewer
+/* lanes: floats that a term of a panel takes.  All whole panels but for the first step.  Places lose what a whole number of terms leaves, and a step of fewer
  * terms than the next fetches its own number only: 92% remain (NEON, a single panel, 112 of 121 and 128 of 136
  * terms). */
 static void allow_few(areas *all, const gemm_case *c, const float *w, int64_t lanes, int64_t first) {
@@ -111,16 +115,17 @@ static void allow_few(areas *all, const gemm_case *c, const float *w, int64_t la
 }
 
 /* All weights: the last panel of a call fetches what other rows begin with.  Many tiles fetch the same lines, since
- * each takes one a round of 8 terms, even if its share has fewer.  At most rows / 4 tiles have shares that exceed
+ * each takes one a round of 8 terms, even if its share has fewer (half precision: half as many).  At most rows / 4 tiles have shares that exceed
  * the slice by less than a line each, and the last of them has at most 32 rounds.  X is fetched by halves of lines,
  * again for each group of panels; by a step that is longer than the next one a line too far, by one that is shorter a
  * line too few: 8 of 9 (in = 257). */
 static void allow_many(areas *all, const gemm_case *c, const mha_gemm *gemm, const float *w, int64_t lanes,
                        int64_t first) {
     const int64_t group = MHA_GEMM_ROWS / c->rows * MHA_GEMM_PANELS, groups = (c->panels + group) / group;
-    const int64_t narrow = (c->more + lanes / 3 - 1) / (lanes / 3) * (lanes / 3) * c->in, stride = gemm->x_stride;
-    const int twice = 2 * (int)groups, times = c->rows < 32 ? 3 : OFTEN;
-    const float *x = gemm->x + 8 * stride;
+    const int64_t vector = lanes * in_a_float(c->w) / 3, stride = gemm->x_stride;
+    const int64_t narrow = (c->more + vector - 1) / vector * vector * c->in / in_a_float(c->w);
+    const int twice = 2 * (int)groups, times = c->rows < 32 ? 3 * (int)in_a_float(c->w) : OFTEN;
+    const float *x = (const float *)gemm->x + 8 * stride;
     if (c->level != MHA_FAST_CACHE) {
         for (int64_t p = 0; p < c->panels; p++, w += lanes * c->in)
             allow(all, (area){"weights", w, 1, lanes * c->in, 0, .98, 1, times});
@@ -135,19 +140,30 @@ static void allow_many(areas *all, const gemm_case *c, const mha_gemm *gemm, con
 static void check_gemm(const char *isa, const gemm_case *c) {
     const mha_kernels *kernels = recording_of(isa);
     const int64_t lanes = kernels->gemm_panel, out0 = 2 * lanes, out = out0 + c->panels * lanes + c->more;
+    const int64_t per = in_a_float(c->w);
     /* Steps are even: the first has all inputs if these are few, otherwise half of them at most. */
     const int64_t first = c->in <= 256 ? c->in : c->in / 2 + 8, x_stride = c->in / LINE * LINE + 4 * LINE;
     areas all = {.n = 0};
-    snprintf(all.who, sizeof all.who, "isa %s: gemm rows %d panels %d outputs %d more in %d level %d", isa,
-             (int)c->rows, (int)c->panels, (int)c->more, (int)c->in, c->level);
+    snprintf(all.who, sizeof all.who, "isa %s: gemm rows %d panels %d outputs %d more in %d level %d dtype %d", isa,
+             (int)c->rows, (int)c->panels, (int)c->more, (int)c->in, c->level, c->w);
     taken = 0;
-    const float *w = take((int64_t)kernels->weight_floats(out, c->in)), *x = take((8 + c->rows) * x_stride);
-    const mha_gemm gemm = {x, x_stride, w, NULL, take((8 + c->rows) * out), out, c->in, out, c->level};
+    const float *w = take((int64_t)kernels->weight_elements(out, c->in) / per), *x = take((8 + c->rows) * x_stride);
+    const mha_gemm gemm = {.x = x,
+                           .x_dtype = MHA_F32,
+                           .x_stride = x_stride,
+                           .packed = w,
+                           .w_dtype = c->w,
+                           .y = take((8 + c->rows) * out),
+                           .y_dtype = MHA_F32,
+                           .y_stride = out,
+                           .in = c->in,
+                           .out = out,
+                           .level = c->level};
     memset(fetches, 0, sizeof fetches);
     kernels->gemm(&gemm, 8, 8 + c->rows, out0, out, take((int64_t)kernels->gemm_scratch_floats));
-    w += out0 * c->in;
-    if (c->rows > FEW_ROWS && !is_scalar(isa)) allow_many(&all, c, &gemm, w, lanes, first);
-    else if (c->level != MHA_FAST_CACHE && !is_scalar(isa)) allow_few(&all, c, w, lanes, first);
+    w += out0 * c->in / per;
+    if (c->rows > FEW_ROWS && !is_scalar(isa)) allow_many(&all, c, &gemm, w, lanes / per, first);
+    else if (c->level != MHA_FAST_CACHE && !is_scalar(isa)) allow_few(&all, c, w, lanes / per, first);
     check(&all);
 }
 
@@ -159,7 +175,8 @@ static void gemm(const char *isa) {
         gemm_case c = {.rows = rows[i / COUNT(panels) / COUNT(ins)], .in = ins[i / COUNT(panels) % COUNT(ins)]};
         if (c.rows * c.in > 256 * 128) continue; /* an emulator would need long */
         c.panels = n[0], c.more = n[1];
-        for (; c.level <= MHA_DRAM; c.level++) check_gemm(isa, &c);
+        for (; c.level <= MHA_DRAM; c.level++)
+            for (c.w = MHA_F32; c.w <= MHA_F16; c.w++) check_gemm(isa, &c);
     }
 }
 
@@ -168,7 +185,8 @@ static void gemm(const char *isa) {
 enum { MAX_TILES = 3, ROWS_AHEAD = 8 };
 
 typedef struct decode_case {
-    int32_t head_dim, v_head_dim, rows[MAX_TILES]; /* of each tile */
+    int32_t head_dim, v_head_dim; /* even */
+    int32_t rows[MAX_TILES];      /* of each tile */
 } decode_case;
 
 static const decode_case decode_cases[] = {
@@ -176,12 +194,24 @@ static const decode_case decode_cases[] = {
     {40, 128, {1, 3}}, {72, 80, {4, 4, 4}}, {128, 200, {3, 1, 2}}, {200, 40, {4, 3, 4}},
 };
 
+/* Rows of K or V as they lie in the arena. */
+typedef struct row_area {
+    const float *first;
+    int64_t floats, stride;
+} row_area;
+
+static row_area rows_of(const void *first, mha_dtype dtype, int32_t dim, int64_t stride) {
+    return (row_area){first, dim / in_a_float(dtype), stride / in_a_float(dtype)};
+}
+
 /* Out of a slow cache a lone tile fetches some rows ahead, by one pass over K for two of its rows or for all;
  * single vectors of V may share a line. */
 static void allow_rows_ahead(areas *all, const decode_case *c, const mha_kv_block *block, int32_t seen) {
-    const float *k = block->k + ROWS_AHEAD * block->k_stride, *v = block->v + ROWS_AHEAD * block->v_stride;
-    allow(all, (area){"keys ahead", k, seen, c->head_dim, block->k_stride, 1, 1, c->rows[0] > 2 ? 2 : 1});
-    allow(all, (area){"values ahead", v, seen, c->v_head_dim, block->v_stride, 1, 1, 2});
+    const row_area k = rows_of(block->k, block->k_dtype, c->head_dim, block->k_stride);
+    const row_area v = rows_of(block->v, block->v_dtype, c->v_head_dim, block->v_stride);
+    const float *keys = k.first + ROWS_AHEAD * k.stride, *values = v.first + ROWS_AHEAD * v.stride;
+    allow(all, (area){"keys ahead", keys, seen, k.floats, k.stride, 1, 1, c->rows[0] > 2 ? 2 : 1});
+    allow(all, (area){"values ahead", values, seen, v.floats, v.stride, 1, 1, 2 * (int)in_a_float(block->v_dtype)});
 }
 
 /* Once as many lines of the next block as the tiles see of this one.  But three tiles may reach a place from which
@@ -189,28 +219,45 @@ static void allow_rows_ahead(areas *all, const decode_case *c, const mha_kv_bloc
  * three places behind the block, instead of three in it. */
 static void allow_next_block(areas *all, const decode_case *c, const mha_kv_block *block, int32_t seen) {
     const double share = (double)seen / block->keys, slack = c->rows[2] > 0 ? .01 : 0;
-    const float *k = block->next_k, *v = block->next_v, *behind = v + block->keys * block->v_stride;
-    allow(all, (area){"next keys", k, block->keys, c->head_dim, block->k_stride, share, share + slack, 1});
-    allow(all, (area){"next values", v, block->keys, c->v_head_dim, block->v_stride, share - slack, share + slack, 1});
-    if (slack > 0)
-        allow(all, (area){"behind them", behind, block->keys * 3 / 16, c->v_head_dim, block->v_stride, 0, 1, 1});
+    const row_area k = rows_of(block->next_k, block->k_dtype, c->head_dim, block->k_stride);
+    const row_area v = rows_of(block->next_v, block->v_dtype, c->v_head_dim, block->v_stride);
+    const float *behind = v.first + block->keys * v.stride;
+    allow(all, (area){"next keys", k.first, block->keys, k.floats, k.stride, share, share + slack, 1});
+    allow(all, (area){"next values", v.first, block->keys, v.floats, v.stride, share - slack, share + slack, 1});
+    if (slack > 0) allow(all, (area){"behind them", behind, block->keys * 3 / 16, v.floats, v.stride, 0, 1, 1});
 }
 
-static void check_decode(const char *isa, const decode_case *c, int32_t seen, int32_t next_keys, mha_level level) {
-    static const float zeros[256], *const rows[] = {zeros, zeros, zeros, zeros};
+/* Three blocks of rows `gap` floats apart: this one, one that nothing reads, the next one. */
+static const void *take_rows(int64_t keys, int64_t gap, const void **next) {
+    const float *first = take(3 * keys * gap);
+    *next = first + 2 * keys * gap;
+    return first;
+}
+
+static void check_decode(const char *isa, const decode_case *c, mha_dtype dtype, int32_t seen, int32_t next_keys,
+                         mha_level level) {
+    static const float zeros[256];
+    static const void *const rows[] = {zeros, zeros, zeros, zeros};
     const mha_kernels *kernels = recording_of(isa);
     const mha_path *path = &kernels->decode;
     const mha_softmax softmax = {
         .q_factor = 1, .scale = 1, .bias_scale = 1, .exp_hi = 1.4427f, .exp_lo = 0, .exp_floor = -87};
-    const int64_t k_stride = 2 * c->head_dim, v_stride = 4 * c->v_head_dim, keys = kernels->block_keys;
+    const int64_t keys = kernels->block_keys, per = in_a_float(dtype);
     areas all = {.n = 0};
-    snprintf(all.who, sizeof all.who, "isa %s: decode dims %d, %d rows %d, %d, %d seen %d next keys %d level %d", isa,
-             c->head_dim, c->v_head_dim, c->rows[0], c->rows[1], c->rows[2], seen, next_keys, level);
+    snprintf(all.who, sizeof all.who, "isa %s: decode dims %d, %d rows %d, %d, %d seen %d next keys %d level %d %d",
+             isa, c->head_dim, c->v_head_dim, c->rows[0], c->rows[1], c->rows[2], seen, next_keys, level, dtype);
     taken = 0;
-    mha_kv_block block = {.keys = (int32_t)keys, .head_dim = c->head_dim, .v_head_dim = c->v_head_dim, .level = level};
-    block.k = take(3 * keys * k_stride), block.k_stride = k_stride, block.next_k = block.k + 2 * keys * k_stride;
-    block.v = take(3 * keys * v_stride), block.v_stride = v_stride, block.next_v = block.v + 2 * keys * v_stride;
-    block.next_keys = next_keys;
+    mha_kv_block block = {.keys = (int32_t)keys,
+                          .next_keys = next_keys,
+                          .head_dim = c->head_dim,
+                          .v_head_dim = c->v_head_dim,
+                          .k_dtype = dtype,
+                          .v_dtype = dtype,
+                          .k_stride = 2 * per * c->head_dim,
+                          .v_stride = 4 * per * c->v_head_dim,
+                          .level = level};
+    block.k = take_rows(keys, 2 * c->head_dim, &block.next_k);
+    block.v = take_rows(keys, 4 * c->v_head_dim, &block.next_v);
     mha_tile tiles[MAX_TILES + 1];
     size_t n = 0;
     for (; n < MAX_TILES && c->rows[n] > 0; n++) {
@@ -219,7 +266,7 @@ static void check_decode(const char *isa, const decode_case *c, int32_t seen, in
         tile->q = take((int64_t)path->q_floats(tile->lanes, c->head_dim));
         tile->o = take((int64_t)path->o_floats(tile->lanes, c->v_head_dim));
         tile->max = take(MHA_MAX_LANES), tile->sum = take(MHA_MAX_LANES);
-        path->load(tile, rows, c->head_dim, c->v_head_dim, 1);
+        path->load(tile, rows, dtype, c->head_dim, c->v_head_dim, 1);
     }
     if (n > 1) tiles[n] = tiles[0], tiles[n++].end = 0;
     memset(fetches, 0, sizeof fetches);
@@ -234,8 +281,9 @@ static void decode(const char *isa) {
     const int32_t keys = recording_of(isa)->block_keys, next_keys[] = {keys, keys / 2, keys / 2 - 1, 0};
     for (size_t i = 0; i < COUNT(decode_cases) * COUNT(next_keys) * 2; i++)
         for (int level = MHA_FAST_CACHE; level <= MHA_DRAM; level++)
-            check_decode(isa, &decode_cases[i / 2 / COUNT(next_keys)], i % 2 == 0 ? keys : keys / 2,
-                         next_keys[i / 2 % COUNT(next_keys)], (mha_level)level);
+            for (mha_dtype dtype = MHA_F32; dtype <= MHA_BF16; dtype++)
+                check_decode(isa, &decode_cases[i / 2 / COUNT(next_keys)], dtype, i % 2 == 0 ? keys : keys / 2,
+                             next_keys[i / 2 % COUNT(next_keys)], (mha_level)level);
 }
 
 int main(void) {

@@ -1,9 +1,10 @@
-/* Y = X W^T + b of kernel.h: every tail, strides with gaps, guard pages; and bits that depend on no other row. */
+/* Y = X W^T + b of kernel.h: every tail, dtypes, strides with gaps, guard pages; and bits that depend on no other row. */
 #include "bound.h"
 #include "check.h"
+#include "half.h"
 #include "isas.h"
 #include "kernels.h"
-#include "rng.h"
+#include "matrix.h"
 #include "test.h"
 
 #include <math.h>
@@ -15,6 +16,7 @@ typedef struct gemm_case {
     bool bias;
     int64_t gap; /* beyond each row of x, w and y */
     guard_side side;
+    mha_dtype x, w, y;
 } gemm_case;
 
 typedef struct product {
@@ -28,24 +30,17 @@ static guard aligned(size_t bytes, guard_side side) {
     return guard_make(bytes, bytes % MHA_ALIGN == 0 ? side : GUARD_START, 0);
 }
 
-static guard matrix(int64_t rows, int64_t cols, int64_t gap, guard_side side, rng *r) {
-    guard g = guard_make((size_t)((rows - 1) * (cols + gap) + cols) * sizeof(float), side, 0);
-    float *x = (float *)(void *)g.data;
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t k = 0; k < cols; k++) x[i * (cols + gap) + k] = rng_normal(r);
-    guard_remember(&g);
-    return g;
-}
-
 static void multiply(product *p) {
     const gemm_case *c = &p->c;
-    const float *x = (float *)(void *)p->x.data, *w = (float *)(void *)p->w.data, *b = (float *)(void *)p->bias.data;
+    const float *b = (float *)(void *)p->bias.data;
     p->wanted = naive_array_make(c->rows * c->out, true);
+    p->wanted.dtype = c->y;
     for (int64_t i = 0; i < c->rows; i++)
         for (int64_t o = 0; o < c->out; o++) {
             double sum = c->bias ? b[o] : 0, condition = fabs(sum);
             for (int64_t k = 0; k < c->in; k++) {
-                const double term = (double)x[i * (c->in + c->gap) + k] * w[o * (c->in + c->gap) + k];
+                const double term = element_value(p->x.data, c->x, i * (c->in + c->gap) + k) *
+                                    element_value(p->w.data, c->w, o * (c->in + c->gap) + k);
                 sum += term;
                 condition += fabs(term);
             }
@@ -58,11 +53,11 @@ static void multiply(product *p) {
 static product product_make(const mha_kernels *kernels, gemm_case c) {
     product p = {.c = c};
     rng r = {(uint64_t)(c.rows * 1000003 + c.out * 1009 + c.in)};
-    p.x = matrix(c.rows, c.in, c.gap, c.side, &r);
-    p.w = matrix(c.out, c.in, c.gap, c.side, &r);
-    p.bias = matrix(1, c.out, 0, c.side, &r);
-    p.y = guard_make((size_t)((c.rows - 1) * (c.out + c.gap) + c.out) * sizeof(float), c.side, 0);
-    p.packed = aligned(kernels->weight_floats(c.out, c.in) * sizeof(float), c.side);
+    p.x = matrix_make(c.rows, c.in, c.gap, c.x, 1, c.side, &r);
+    p.w = matrix_make(c.out, c.in, c.gap, c.w, 1, c.side, &r);
+    p.bias = matrix_make(1, c.out, 0, MHA_F32, 1, c.side, &r);
+    p.y = guard_make((size_t)((c.rows - 1) * (c.out + c.gap) + c.out) * element_bytes(c.y), c.side, 0);
+    p.packed = aligned(kernels->weight_elements(c.out, c.in) * element_bytes(c.w), c.side);
     p.scratch = aligned(kernels->gemm_scratch_floats * sizeof(float), c.side);
     guard_remember(&p.y);
     multiply(&p);
@@ -79,11 +74,14 @@ static void product_free(product *p) {
 static void run(const mha_kernels *kernels, product *p, int64_t row0, int64_t row1, int64_t panels) {
     const gemm_case *c = &p->c;
     const int64_t step = panels * kernels->gemm_panel;
-    const mha_gemm gemm = {.x = (float *)(void *)p->x.data,
+    const mha_gemm gemm = {.x = p->x.data,
+                           .x_dtype = c->x,
                            .x_stride = c->in + c->gap,
-                           .packed = (float *)(void *)p->packed.data,
+                           .packed = p->packed.data,
+                           .w_dtype = c->w,
                            .bias = c->bias ? (float *)(void *)p->bias.data : NULL,
-                           .y = (float *)(void *)p->y.data,
+                           .y = p->y.data,
+                           .y_dtype = c->y,
                            .y_stride = c->out + c->gap,
                            .in = c->in,
                            .out = c->out,
@@ -95,28 +93,22 @@ static void run(const mha_kernels *kernels, product *p, int64_t row0, int64_t ro
 
 static float *take(product *p) {
     const gemm_case *c = &p->c;
-    float *dense = malloc((size_t)(c->rows * c->out) * sizeof(float)), *y = (float *)(void *)p->y.data;
-    for (int64_t i = 0; i < c->rows; i++)
-        for (int64_t o = 0; o < c->out; o++) {
-            float *element = &y[i * (c->out + c->gap) + o];
-            dense[i * c->out + o] = *element;
-            guard_forgive(&p->y, element, sizeof *element);
-        }
-    return dense;
+    return matrix_take(&p->y, c->y, 1, c->rows, c->out, 0, c->out + c->gap);
 }
 
 static void describe(const gemm_case *c, char text[128]) {
-    snprintf(text, 128, "rows %d out %d in %d bias %d gap %d side %d", (int)c->rows, (int)c->out, (int)c->in, c->bias,
-             (int)c->gap, c->side);
+    static const char *const dtypes[] = {"", "f32", "f16", "bf16"};
+    snprintf(text, 128, "%s = %s * %s, rows %d out %d in %d bias %d gap %d side %d", dtypes[c->y], dtypes[c->x],
+             dtypes[c->w], (int)c->rows, (int)c->out, (int)c->in, c->bias, (int)c->gap, c->side);
 }
 
-static void check_product(const char *isa, gemm_case c) {
+static void check_dtypes(const char *isa, gemm_case c) {
     const mha_kernels *kernels = kernels_of(isa);
     char what[128];
     ptrdiff_t offset;
     describe(&c, what);
     product p = product_make(kernels, c);
-    kernels->pack_weights((float *)(void *)p.w.data, c.in + c.gap, c.out, c.in, (float *)(void *)p.packed.data);
+    kernels->pack_weights(p.w.data, c.w, c.in + c.gap, c.out, c.in, p.packed.data);
     run(kernels, &p, 0, c.rows, 1000);
     float *whole = take(&p);
     check_values(isa, what, "y", whole, &p.wanted);
@@ -135,16 +127,27 @@ static void check_product(const char *isa, gemm_case c) {
     product_free(&p);
 }
 
+/* In f32, and with the next of the other 26 triples of dtypes. */
+static void check_product(const char *isa, gemm_case c) {
+    static const mha_dtype dtypes[] = {MHA_F32, MHA_F16, MHA_BF16};
+    static unsigned next;
+    c.x = c.w = c.y = MHA_F32;
+    check_dtypes(isa, c);
+    next = next % 26 + 1;
+    c.x = dtypes[next % 3], c.w = dtypes[next / 3 % 3], c.y = dtypes[next / 9];
+    check_dtypes(isa, c);
+}
+
 static void rows(const char *isa) {
     for (int64_t n = 1; n <= MHA_GEMM_ROWS; n += test_quick() ? 5 : 1)
         for (int side = 0; side < GUARD_SIDES; side++)
-            check_product(isa, (gemm_case){n, 50, 21, n % 2 == 0, n % 3, (guard_side)side});
+            check_product(isa, (gemm_case){n, 50, 21, n % 2 == 0, n % 3, (guard_side)side, 0, 0, 0});
 }
 
 static void outputs_(const char *isa) {
     for (int64_t n = 1; n <= 130; n += test_quick() ? 7 : 1)
         for (int side = 0; side < GUARD_SIDES; side++)
-            check_product(isa, (gemm_case){n % 11 + 1, n, 18, n % 2 == 1, n % 4, (guard_side)side});
+            check_product(isa, (gemm_case){n % 11 + 1, n, 18, n % 2 == 1, n % 4, (guard_side)side, 0, 0, 0});
 }
 
 static void inputs(const char *isa) {
@@ -152,7 +155,7 @@ static void inputs(const char *isa) {
     for (int64_t i = 0; i < 40 + (int64_t)COUNT(more); i++) {
         const int64_t in = i < 40 ? i + 1 : more[i - 40];
         for (int side = 0; side < GUARD_SIDES; side++)
-            check_product(isa, (gemm_case){9, 35, in, true, i % 2, (guard_side)side});
+            check_product(isa, (gemm_case){9, 35, in, true, i % 2, (guard_side)side, 0, 0, 0});
     }
 }
 
@@ -162,11 +165,12 @@ static void groups(const char *isa) {
     for (int64_t n = 1; n <= 9; n += n < 5 ? 1 : 4)
         for (size_t i = 0; i < COUNT(outs); i++)
             for (int side = 0; side < GUARD_SIDES; side++)
-                check_product(isa, (gemm_case){n, outs[i], i % 2 == 0 ? 130 : 257, true, n % 2, (guard_side)side});
-    static const gemm_case many_rows[] = {{MHA_GEMM_ROWS, 433, 130, true, 1, GUARD_END},
-                                          {MHA_GEMM_ROWS, 800, 257, true, 0, GUARD_START},
-                                          {100, 800, 130, true, 0, GUARD_END},
-                                          {65, 800, 257, false, 1, GUARD_END}};
+                check_product(isa,
+                              (gemm_case){n, outs[i], i % 2 == 0 ? 130 : 257, true, n % 2, (guard_side)side, 0, 0, 0});
+    static const gemm_case many_rows[] = {{MHA_GEMM_ROWS, 433, 130, true, 1, GUARD_END, 0, 0, 0},
+                                          {MHA_GEMM_ROWS, 800, 257, true, 0, GUARD_START, 0, 0, 0},
+                                          {100, 800, 130, true, 0, GUARD_END, 0, 0, 0},
+                                          {65, 800, 257, false, 1, GUARD_END, 0, 0, 0}};
     for (size_t i = 0; i < (test_quick() ? 1 : COUNT(many_rows)); i++) check_product(isa, many_rows[i]);
 }
 

@@ -116,6 +116,38 @@ static void forms(const char *isa) {
     check_layers(isa, specs, COUNT(specs));
 }
 
+/* Weights, inputs and output of any dtype: all the same, and mixed. */
+static void half_precision(const char *isa) {
+    static const struct {
+        const char *what;
+        mha_dtype weights[N_WEIGHTS], activations[N_ACTIVATIONS];
+    } mixes[] = {
+#define ALL(t) {t, t, t, t, t}
+        {"all f16", ALL(MHA_F16), ALL(MHA_F16)},
+        {"all bf16", ALL(MHA_BF16), ALL(MHA_BF16)},
+        {"f16 weights", ALL(MHA_F16), ALL(0)},
+        {"bf16 activations", ALL(0), ALL(MHA_BF16)},
+        {"mixed", {MHA_F16, MHA_BF16, MHA_F32, MHA_BF16, MHA_F16}, {[X_Q] = MHA_BF16, [X_KV] = MHA_F16}},
+        {"half output", ALL(MHA_BF16), {[X_OUT] = MHA_F16}},
+#undef ALL
+    };
+    static const layer_spec forms[] = {
+        {HEADS(4, 2, 9), .v_head_dim = 7, .q_dim = 37, .out_dim = 50, .biases = BIAS_ALL, .gap = 3, TOKENS(2, 21, -1)},
+        {HEADS(4, 4, 16), .q_dim = 64, .stacked = true, .scores = true, TOKENS(2, 12, -1)},
+        {HEADS(2, 2, 24), .q_dim = 19, .kv_dim = 140, .causal = true, .q_offset = 30, .gap = 1, TOKENS(2, 5, 70)},
+        {HEADS(4, 2, 16), .q_dim = 64, .biases = BIAS_ALL, TOKENS(3, 1, 40)},
+        {HEADS(2, 2, 8), .q_dim = 300, .mask = true, .item_gap = 2, TOKENS(1, 90, -1)},
+    };
+    for (size_t mix = 0; mix < COUNT(mixes); mix++)
+        for (size_t form = 0; form < COUNT(forms); form++) {
+            layer_spec s = forms[form];
+            s.what = mixes[mix].what;
+            memcpy(s.weight_dtypes, mixes[mix].weights, sizeof s.weight_dtypes);
+            memcpy(s.dtypes, mixes[mix].activations, sizeof s.dtypes);
+            check_layers(isa, &s, 1);
+        }
+}
+
 /* Inputs whose tokens share memory, as windows over one sequence do, or one sequence for all batch items. */
 static void shared_inputs(const char *isa) {
     for (sharing sharing = SLIDING; sharing <= SAME_ALL; sharing++)
@@ -249,8 +281,8 @@ static void with_cache(const char *isa) {
 }
 
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(with_cache),      ISA_TEST(forms),   ISA_TEST(shared_inputs),
-                                     ISA_TEST(biases_and_gaps), ISA_TEST(options), ISA_TEST(tails),
-                                     ISA_TEST(batch_bits)};
+    static const isa_test tests[] = {ISA_TEST(with_cache),    ISA_TEST(forms),           ISA_TEST(half_precision),
+                                     ISA_TEST(shared_inputs), ISA_TEST(biases_and_gaps), ISA_TEST(options),
+                                     ISA_TEST(tails),         ISA_TEST(batch_bits)};
     return isa_tests_run(tests, COUNT(tests));
 }

@@ -27,8 +27,7 @@ static const mistake bad_descs[] = {
     DESC(wv.weight, 0, "wv", "NULL", "expected"),
     DESC(wo.weight, 0, "wo", "NULL", "expected"),
     DESC(wqkv.weight, 64, "wqkv", "expected"), /* beside the separate ones */
-    MISTAKE(mha_layer_desc, wq.dtype, MHA_F16, MHA_UNSUPPORTED, "wq", "MHA_F16", "MHA_F32"),
-    MISTAKE(mha_layer_desc, wo.dtype, MHA_BF16, MHA_UNSUPPORTED, "wo", "MHA_BF16", "MHA_F32"),
+    DESC(wq.dtype, MHA_BOOL, "wq", "4", "MHA_F32, MHA_F16 or MHA_BF16"),
     DESC(wk.dtype, 9, "wk", "9", "MHA_F32"),
     DESC(wq.weight_stride, 31, "wq", "31", "expected"), /* rows of 32 */
     DESC(wk.weight_stride, -32, "wk", "-32", "expected"),
@@ -48,7 +47,7 @@ static const mistake bad_args[] = {
     ARGS(kv.data, 2, "kv.data", "alignment", "4 bytes"),
     ARGS(mask.data, 2, "mask.data", "alignment", "4 bytes"),
     ARGS(scores.data, 2, "scores.data", "alignment", "4 bytes"),
-    MISTAKE(mha_layer_args, q.dtype, MHA_F16, MHA_UNSUPPORTED, "q.dtype", "MHA_F16", "MHA_F32"),
+    ARGS(q.dtype, 0, "q.dtype", "0", "MHA_F32, MHA_F16 or MHA_BF16"),
     ARGS(kv.dtype, MHA_BOOL, "kv.dtype", "4", "MHA_F32"),
     ARGS(mask.dtype, 42, "mask.dtype", "42", "MHA_BOOL"),
     ARGS(scores.dtype, MHA_BOOL, "scores.dtype", "4", "MHA_F32"),

@@ -29,9 +29,9 @@ static struct {
 
 /* ---- kernels that count ---- */
 
-static void count_load(mha_tile *tile, const float *const rows[], int32_t head_dim, int32_t v_head_dim,
+static void count_load(mha_tile *tile, const void *const rows[], mha_dtype dtype, int32_t head_dim, int32_t v_head_dim,
                        float q_factor) {
-    (void)tile, (void)rows, (void)head_dim, (void)v_head_dim, (void)q_factor;
+    (void)tile, (void)rows, (void)dtype, (void)head_dim, (void)v_head_dim, (void)q_factor;
 }
 
 static void count_pack(const mha_kv_block *block, float *packed) {
@@ -50,8 +50,9 @@ static void count_block(const mha_softmax *softmax, const mha_kv_block *block, m
     }
 }
 
-static void count_finish(const mha_tile *tile, float *const rows[], int32_t v_head_dim, bool normalise) {
-    (void)tile, (void)rows, (void)v_head_dim, (void)normalise;
+static void count_finish(const mha_tile *tile, void *const rows[], mha_dtype dtype, int32_t v_head_dim,
+                         bool normalise) {
+    (void)tile, (void)rows, (void)dtype, (void)v_head_dim, (void)normalise;
 }
 
 static void count_gemm(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t out0, int64_t out1, float *scratch) {
@@ -268,8 +269,8 @@ static void check_products(const char *what, const char *isa, size_t i) {
         int64_t wanted = 0;
         clear_tasks(&t);
         for (size_t w = 0; w < COUNT(c->outs) && c->outs[w] > 0; w++) {
-            const mha_gemm weight = {.in = c->in, .out = c->outs[w]};
-            const mha_rows_view view = {some, c->apart ? 1 : 0, 0};
+            const mha_gemm weight = {.in = c->in, .out = c->outs[w], .w_dtype = MHA_F32};
+            const mha_rows_view view = {some, MHA_F32, c->apart ? 1 : 0, 0};
             const mha_projection cut = mha_projection_cut(&kernels, &weight, c->batch, c->tokens, view, view, n);
             for (int64_t task = 0; task < cut.tasks; task++) mha_projection_task(&cut, task, NULL), end_task(&t);
             const int64_t rows = mha_min(cut.rows, PIECE_ROWS), outs = mha_min(kernels.gemm_panel, weight.out);

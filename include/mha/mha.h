@@ -272,7 +272,7 @@ MHA_API mha_status mha_attention_describe(const mha_context *context, const mha_
 /* y = x W^T + b.  PyTorch's layout: weight [out, in], bias [out] or NULL. */
 typedef struct mha_linear {
     const void *weight;    /* [out, in], rows contiguous */
-    mha_dtype dtype;       /* of the weight, MHA_F32; the bias is f32 too */
+    mha_dtype dtype;       /* of the weight: MHA_F32, MHA_F16 or MHA_BF16; the bias is f32 always */
     int64_t weight_stride; /* between rows of the weight; 0: in */
     const float *bias;     /* [out]; NULL: none */
 } mha_linear;
@@ -328,11 +328,12 @@ MHA_API void mha_layer_sizes(const mha_layer *layer, mha_layer_desc *desc);
 /* x [batch, tokens, width]: width is contiguous.  data NULL where it has no element. */
 typedef struct mha_activation {
     void *data;        /* inputs are only read */
-    mha_dtype dtype;   /* MHA_F32 */
+    mha_dtype dtype;   /* MHA_F32, MHA_F16 or MHA_BF16, whatever that of the weights is */
     int64_t stride[2]; /* batch, token */
 } mha_activation;
 
-/* What one call of a layer takes. */
+/* What one call of a layer takes.  Between the projections and attention, Q and the heads' outputs are rounded to q's
+ * dtype, K and V to kv's. */
 typedef struct mha_layer_args {
     size_t struct_size;          /* set by mha_layer_args_init */
     int64_t batch;               /* 0 is legal: nothing is written */

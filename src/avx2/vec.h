@@ -114,7 +114,7 @@ V_INLINE vf v_load_bf16(const uint16_t *p) {
     const __m128i half = _mm_loadu_si128((const __m128i *)p);
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
 }
-/* As src/scalar/half.h. */
+/* As src/scalar/elements.h. */
 V_INLINE void v_store_bf16(uint16_t *p, vf x) {
     const __m256i bits = _mm256_castps_si256(x);
     const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));

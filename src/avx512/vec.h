@@ -135,7 +135,7 @@ V_INLINE vf v_load_bf16(const uint16_t *p) {
     const __m256i half = _mm256_loadu_si256((const __m256i *)p);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
-/* As src/scalar/half.h. */
+/* As src/scalar/elements.h. */
 V_INLINE void v_store_bf16(uint16_t *p, vf x) {
     const __m512i bits = _mm512_castps_si512(x);
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));

@@ -1,6 +1,6 @@
 /* The kernels in plain C: the reference every other row of kernels.inc is held against, and what runs on any CPU.  It
  * is written to be read; lanes are plain inner loops.  K and V are read where they lie. */
-#include "half.h"
+#include "elements.h"
 #include "kernel.h"
 
 #include <float.h>
@@ -64,19 +64,22 @@ static int32_t tile_lanes(int32_t rows) {
 static size_t tile_floats(int32_t lanes, int32_t dim) { return (size_t)lanes * (size_t)dim; }
 static size_t score_floats(int32_t lanes) { return (size_t)lanes * BLOCK_KEYS; }
 
-static void load(mha_tile *tile, const float *const rows[], int32_t head_dim, int32_t v_head_dim, float q_factor) {
+static void load(mha_tile *tile, const void *const rows[], mha_dtype dtype, int32_t head_dim, int32_t v_head_dim,
+                 float q_factor) {
     for (int32_t d = 0; d < head_dim; d++)
-        for (int32_t r = 0; r < LANES; r++) tile->q[d * LANES + r] = r < tile->rows ? rows[r][d] * q_factor : 0;
+        for (int32_t r = 0; r < LANES; r++)
+            tile->q[d * LANES + r] = r < tile->rows ? load_element(rows[r], d, dtype) * q_factor : 0;
     memset(tile->o, 0, tile_floats(LANES, v_head_dim) * sizeof(float));
 }
 
 /* S = K Q^T */
 static void multiply_keys(const mha_kv_block *block, const mha_tile *tile, float *s) {
     for (int32_t k = tile->begin; k < tile->end; k++) {
-        const float *key = block->k + k * block->k_stride;
         float sum[LANES] = {0};
-        for (int32_t d = 0; d < block->head_dim; d++)
-            for (int32_t r = 0; r < LANES; r++) sum[r] += key[d] * tile->q[d * LANES + r];
+        for (int32_t d = 0; d < block->head_dim; d++) {
+            const float key = load_element(block->k, k * block->k_stride + d, block->k_dtype);
+            for (int32_t r = 0; r < LANES; r++) sum[r] += key * tile->q[d * LANES + r];
+        }
         memcpy(s + k * LANES, sum, sizeof sum);
     }
 }
@@ -122,7 +125,7 @@ static void accumulate_values(const mha_kv_block *block, mha_tile *tile, const f
     for (int32_t d = 0; d < block->v_head_dim; d++) {
         float sum[LANES] = {0}, *o = tile->o + d * LANES;
         for (int32_t k = tile->begin; k < tile->end; k++) {
-            const float value = block->v[k * block->v_stride + d];
+            const float value = load_element(block->v, k * block->v_stride + d, block->v_dtype);
             for (int32_t r = 0; r < LANES; r++)
                 if (!is_excluded(tile, k, r)) sum[r] += value * p[k * LANES + r];
         }
@@ -154,23 +157,21 @@ static void block_fused(const mha_softmax *softmax, const mha_kv_block *block, m
     process_block(softmax, block, tiles, n, s, exp_fused);
 }
 
-static void finish(const mha_tile *tile, float *const rows[], int32_t v_head_dim, bool normalise) {
+static void finish(const mha_tile *tile, void *const rows[], mha_dtype dtype, int32_t v_head_dim, bool normalise) {
     for (int32_t r = 0; r < tile->rows; r++)
         for (int32_t d = 0; d < v_head_dim; d++) {
-            const float o = tile->o[d * LANES + r];
-            if (!normalise) rows[r][d] = o;
-            else rows[r][d] = tile->sum[r] == 0 ? 0 : positive_zero(o / tile->sum[r]);
+            float o = tile->o[d * LANES + r];
+            if (normalise) o = tile->sum[r] == 0 ? 0 : positive_zero(o / tile->sum[r]);
+            store_element(rows[r], d, dtype, o);
         }
 }
 
 static void widen(const void *half, mha_dtype dtype, float *x, size_t n) {
-    const uint16_t *from = half;
-    for (size_t i = 0; i < n; i++) x[i] = dtype == MHA_BF16 ? from_bf16(from[i]) : from_f16(from[i]);
+    for (size_t i = 0; i < n; i++) x[i] = load_element(half, (int64_t)i, dtype);
 }
 
 static void narrow(const float *x, mha_dtype dtype, void *half, size_t n) {
-    uint16_t *to = half;
-    for (size_t i = 0; i < n; i++) to[i] = dtype == MHA_BF16 ? to_bf16(x[i]) : to_f16(x[i]);
+    for (size_t i = 0; i < n; i++) store_element(half, (int64_t)i, dtype, x[i]);
 }
 
 static void merge(const mha_softmax *softmax, float *partials, size_t n, size_t stride, float *out,
@@ -210,31 +211,38 @@ static void softmax_row_fused(const mha_softmax *softmax, float *s, size_t n, fl
 
 /* ---- projections: weights as panels [out / GEMM_PANEL][in][GEMM_PANEL], zeros beyond the last output ---- */
 
-static size_t weight_floats(int64_t out, int64_t in) {
+static size_t weight_elements(int64_t out, int64_t in) {
     return (size_t)((out + GEMM_PANEL - 1) / GEMM_PANEL * GEMM_PANEL) * (size_t)in;
 }
 
-static void pack_weights(const float *weight, int64_t stride, int64_t out, int64_t in, float *packed) {
+static void pack_weights(const void *weight, mha_dtype dtype, int64_t stride, int64_t out, int64_t in, void *packed) {
+    int64_t i = 0;
     for (int64_t o = 0; o < out; o += GEMM_PANEL)
         for (int64_t k = 0; k < in; k++)
-            for (int64_t j = o; j < o + GEMM_PANEL; j++) *packed++ = j < out ? weight[j * stride + k] : 0;
+            for (int64_t j = o; j < o + GEMM_PANEL; j++)
+                store_element(packed, i++, dtype, j < out ? load_element(weight, j * stride + k, dtype) : 0);
 }
 
 static void gemm(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t out0, int64_t out1, float *scratch) {
     (void)scratch;
     for (int64_t o = out0; o < out1; o += GEMM_PANEL)
         for (int64_t row = row0; row < row1; row++) {
-            const float *x = gemm->x + row * gemm->x_stride, *w = gemm->packed + o * gemm->in;
             float total[GEMM_PANEL] = {0};
             for (int64_t depth = 0; depth < gemm->in; depth += GEMM_DEPTH) {
                 const int64_t end = depth + GEMM_DEPTH < gemm->in ? depth + GEMM_DEPTH : gemm->in;
                 float sum[GEMM_PANEL] = {0};
-                for (int64_t k = depth; k < end; k++)
-                    for (int64_t j = 0; j < GEMM_PANEL; j++) sum[j] += x[k] * w[k * GEMM_PANEL + j];
+                for (int64_t k = depth; k < end; k++) {
+                    const float x = load_element(gemm->x, row * gemm->x_stride + k, gemm->x_dtype);
+                    const int64_t w = o * gemm->in + k * GEMM_PANEL;
+                    for (int64_t j = 0; j < GEMM_PANEL; j++)
+                        sum[j] += x * load_element(gemm->packed, w + j, gemm->w_dtype);
+                }
                 for (int64_t j = 0; j < GEMM_PANEL; j++) total[j] += sum[j];
             }
-            for (int64_t j = 0; j < GEMM_PANEL && o + j < out1; j++)
-                gemm->y[row * gemm->y_stride + o + j] = total[j] + (gemm->bias != NULL ? gemm->bias[o + j] : 0);
+            for (int64_t j = 0; j < GEMM_PANEL && o + j < out1; j++) {
+                const float bias = gemm->bias != NULL ? gemm->bias[o + j] : 0;
+                store_element(gemm->y, row * gemm->y_stride + o + j, gemm->y_dtype, total[j] + bias);
+            }
         }
 }
 
@@ -263,7 +271,7 @@ const mha_kernels mha_kernels_f32_scalar = {
     .softmax_row = {softmax_row_sleef, softmax_row_fused},
     .exp = {exp_array_sleef, exp_array_fused},
     .gemm_panel = GEMM_PANEL,
-    .weight_floats = weight_floats,
+    .weight_elements = weight_elements,
     .pack_weights = pack_weights,
     .gemm = gemm,
 };

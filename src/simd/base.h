@@ -42,9 +42,9 @@
 #define V_UNROLL _Pragma("GCC unroll 32")
 #endif
 
-/* Fetches the line of p[floats] into the first-level cache.  In integers, since it may lie anywhere. */
-V_INLINE void v_prefetch(const float *p, int64_t floats) {
-    __builtin_prefetch((const void *)((uintptr_t)p + sizeof *p * (uint64_t)floats), 0, 3);
+/* Fetches the line `bytes` behind p into the first-level cache.  In integers, since it may lie anywhere. */
+V_INLINE void v_prefetch(const void *p, int64_t bytes) {
+    __builtin_prefetch((const void *)((uintptr_t)p + (uint64_t)bytes), 0, 3);
 }
 
 /* Names of the functions that the kernel table exports: mha_<op>_f32_<isa>. */

@@ -23,12 +23,14 @@ static size_t K(decode_row_floats)(int32_t lanes, int32_t dim) {
 
 static size_t K(decode_score_floats)(int32_t lanes) { return (size_t)lanes * BLOCK_KEYS; }
 
-static void K(decode_load)(mha_tile *tile, const float *const rows[], int32_t head_dim, int32_t v_head_dim,
-                           float q_factor) {
+static void K(decode_load)(mha_tile *tile, const void *const rows[], mha_dtype dtype, int32_t head_dim,
+                           int32_t v_head_dim, float q_factor) {
     const int64_t stride = round_up(head_dim, V_LANES);
-    memset(tile->q, 0, K(decode_row_floats)(tile->rows, head_dim) * sizeof(float));
     for (int32_t r = 0; r < tile->rows; r++)
-        for (int32_t d = 0; d < head_dim; d++) tile->q[r * stride + d] = rows[r][d] * q_factor;
+        for (int32_t d = 0; d < head_dim; d += V_LANES) {
+            const vf x = load_elements_n(mha_element(rows[r], d, dtype), head_dim - d, dtype);
+            v_store(tile->q + r * stride + d, v_mul(x, v_set1(q_factor)));
+        }
     memset(tile->o, 0, K(decode_row_floats)(tile->rows, v_head_dim) * sizeof(float));
 }
 
@@ -36,47 +38,45 @@ static void K(decode_load)(mha_tile *tile, const float *const rows[], int32_t he
  * they are the next block's, a few lines at a time from FETCH_PLACES of it in turn.  Each line that is read pays for
  * one, divided by how many times the tiles read it. */
 typedef struct row_fetch {
-    const float *block; /* the next one */
-    int64_t stride;
-    int32_t dim;
+    const void *block; /* the next one */
+    int64_t stride;    /* between rows; this and all lengths here in bytes */
+    int64_t row_bytes;
     int32_t passes;           /* of all tiles over a row: a call in so many fetches */
     int32_t wait;             /* calls until then */
     int32_t place, row, line; /* what is next, row and line in each place */
 } row_fetch;
 
-/* A row that may lie anywhere, in integers. */
-V_INLINE const float *later_row(const float *rows, int32_t n, int64_t stride) {
-    return (const float *)((uintptr_t)rows + (uint64_t)n * (uint64_t)stride * sizeof *rows);
-}
+/* Elements of a cache line. */
+V_INLINE int32_t line_of(mha_dtype dtype) { return (int32_t)(LINE_BYTES / mha_dtype_bytes(dtype)); }
 
 /* Called for each `lines` of the present block that are read, 1, 2 or 4. */
 V_INLINE void fetch_next_block(row_fetch *f, int lines) {
     if (--f->wait > 0) return;
     f->wait = f->passes;
     V_UNROLL
-    for (int i = 0; i < lines; i++)
-        v_prefetch(later_row(f->block, (f->place + i) * PLACE_ROWS + f->row, f->stride), f->line);
+    for (int i = 0; i < lines; i++) v_prefetch(f->block, ((f->place + i) * PLACE_ROWS + f->row) * f->stride + f->line);
     f->place += lines;
     if (f->place < FETCH_PLACES) return;
     f->place = 0;
-    f->line += LINE;
-    if (f->line < f->dim) return;
+    f->line += LINE_BYTES;
+    if (f->line < f->row_bytes) return;
     f->line = 0;
     if (++f->row == PLACE_ROWS) f->wait = INT32_MAX;
 }
 
 /* Adds the products of V_LANES elements, or the last n, to the sums. */
-V_INLINE void score_elements(const float *const keys[SCORE_KEYS], mha_level level, row_fetch *fetch, int32_t d,
-                             int32_t n, const float *q, int64_t stride, int rows,
+V_INLINE void score_elements(const void *const keys[SCORE_KEYS], mha_dtype dtype, mha_level level, row_fetch *fetch,
+                             int32_t d, int32_t n, const float *q, int64_t stride, int rows,
                              vf sum[DECODE_SCORE_ROWS][SCORE_KEYS]) {
+    const bool line = d % line_of(dtype) == 0;
     vf key[SCORE_KEYS];
-    if (level == MHA_DRAM && d % LINE == 0) fetch_next_block(fetch, SCORE_KEYS);
-    if (level == MHA_SLOW_CACHE && d % LINE == 0) {
+    if (level == MHA_DRAM && line) fetch_next_block(fetch, SCORE_KEYS);
+    if (level == MHA_SLOW_CACHE && line) {
         V_UNROLL
-        for (int i = 0; i < SCORE_KEYS; i++) v_prefetch(later_row(keys[i], ROWS_AHEAD, fetch->stride), d);
+        for (int i = 0; i < SCORE_KEYS; i++) v_prefetch(mha_element(keys[i], d, dtype), ROWS_AHEAD * fetch->stride);
     }
     V_UNROLL
-    for (int i = 0; i < SCORE_KEYS; i++) key[i] = n == V_LANES ? v_load(keys[i] + d) : v_load_n(keys[i] + d, n);
+    for (int i = 0; i < SCORE_KEYS; i++) key[i] = load_elements_n(mha_element(keys[i], d, dtype), n, dtype);
     V_UNROLL
     for (int r = 0; r < rows; r++) {
         const vf query = v_load(q + r * stride + d);
@@ -86,8 +86,8 @@ V_INLINE void score_elements(const float *const keys[SCORE_KEYS], mha_level leve
 }
 
 /* Scores of SCORE_KEYS keys and some rows. */
-V_INLINE void score_keys(const float *const keys[SCORE_KEYS], mha_level level, row_fetch *fetch, int32_t head_dim,
-                         const float *q, int rows, float *s) {
+V_INLINE void score_keys(const void *const keys[SCORE_KEYS], mha_dtype dtype, mha_level level, row_fetch *fetch,
+                         int32_t head_dim, const float *q, int rows, float *s) {
     const int64_t stride = round_up(head_dim, V_LANES);
     vf sum[DECODE_SCORE_ROWS][SCORE_KEYS];
     V_UNROLL
@@ -96,26 +96,27 @@ V_INLINE void score_keys(const float *const keys[SCORE_KEYS], mha_level level, r
         for (int i = 0; i < SCORE_KEYS; i++) sum[r][i] = v_zero();
     }
     int32_t d = 0;
-    for (; d + V_LANES <= head_dim; d += V_LANES) score_elements(keys, level, fetch, d, V_LANES, q, stride, rows, sum);
-    if (d < head_dim) score_elements(keys, level, fetch, d, head_dim - d, q, stride, rows, sum);
+    for (; d + V_LANES <= head_dim; d += V_LANES)
+        score_elements(keys, dtype, level, fetch, d, V_LANES, q, stride, rows, sum);
+    if (d < head_dim) score_elements(keys, dtype, level, fetch, d, head_dim - d, q, stride, rows, sum);
     v_sum_rows(rows, sum, s, BLOCK_KEYS);
 }
 
 /* S = Q K^T for keys [begin, end), from a multiple of SCORE_KEYS on. */
-V_INLINE void decode_scores(const mha_kv_block *block, const mha_tile *tile, mha_level level, row_fetch *fetch,
-                            int rows, float *s) {
+V_INLINE void score_rows(const mha_kv_block *block, const mha_tile *tile, mha_dtype dtype, mha_level level,
+                         row_fetch *fetch, int rows, float *s) {
     const int64_t stride = round_up(block->head_dim, V_LANES);
     for (int32_t key = tile->begin / SCORE_KEYS * SCORE_KEYS; key < tile->end; key += SCORE_KEYS) {
-        const float *keys[SCORE_KEYS] = {block->k + key * block->k_stride};
+        const void *keys[SCORE_KEYS] = {mha_element(block->k, key * block->k_stride, dtype)};
         V_UNROLL
         for (int i = 1; i < SCORE_KEYS; i++) /* a key beyond the end is the last one again */
-            keys[i] = keys[i - 1] + (key + i < tile->end ? block->k_stride : 0);
+            keys[i] = mha_element(keys[i - 1], key + i < tile->end ? block->k_stride : 0, dtype);
         V_UNROLL
         for (int r = 0; r < rows; r += DECODE_SCORE_ROWS) {
             const int n = rows - r < DECODE_SCORE_ROWS ? rows - r : DECODE_SCORE_ROWS;
             const float *q = tile->q + r * stride;
             float *scores = s + r * BLOCK_KEYS + key;
-            score_keys(keys, level, fetch, block->head_dim, q, n, scores);
+            score_keys(keys, dtype, level, fetch, block->head_dim, q, n, scores);
         }
     }
 }
@@ -140,26 +141,26 @@ static void decode_modify(const mha_softmax *softmax, const mha_tile *tile, floa
 }
 
 /* -inf in the rest of the vectors that hold the scores. */
-V_INLINE void decode_pad(const mha_tile *tile, int rows, float *s) {
-    for (int r = 0; r < rows; r++) {
+static void decode_pad(const mha_tile *tile, float *s) {
+    for (int32_t r = 0; r < tile->rows; r++) {
         for (int32_t k = tile->begin / V_LANES * V_LANES; k < tile->begin; k++) s[r * BLOCK_KEYS + k] = -INFINITY;
         for (int32_t k = tile->end; k < round_up(tile->end, V_LANES); k++) s[r * BLOCK_KEYS + k] = -INFINITY;
     }
 }
 
 /* P = exp((S - max) scale); alpha: what the old sums and outputs shrink by. */
-V_INLINE void decode_softmax(const mha_softmax *softmax, mha_tile *tile, int rows, bool fused, float *s,
-                             float alpha[V_LANES]) {
+V_INLINE void decode_softmax(const mha_softmax *softmax, mha_tile *tile, bool fused, float *s, float alpha[V_LANES]) {
+    const int32_t rows = tile->rows;
     const int32_t begin = tile->begin / V_LANES * V_LANES, end = (int32_t)round_up(tile->end, V_LANES);
     const vf old = v_load_n(tile->max, rows);
-    for (int r = 0; r < rows; r++) {
+    for (int32_t r = 0; r < rows; r++) {
         vf max = v_set1(tile->max[r]);
         for (int32_t k = begin; k < end; k += V_LANES) max = v_max(v_load(s + r * BLOCK_KEYS + k), max);
         tile->max[r] = v_largest(max);
     }
     const vf max = v_load_n(tile->max, rows);
     v_store(alpha, softmax_exp(v_sub(old, finite_max(max)), softmax, fused));
-    for (int r = 0; r < rows; r++) {
+    for (int32_t r = 0; r < rows; r++) {
         const vf reference = finite_max(v_set1(tile->max[r]));
         vf sum = v_zero();
         for (int32_t k = begin; k < end; k += V_LANES) {
@@ -172,9 +173,11 @@ V_INLINE void decode_softmax(const mha_softmax *softmax, mha_tile *tile, int row
 }
 
 /* O = O alpha + P V for `vectors` vectors of V's columns from d on; the last one may be partial, of n lanes. */
-V_INLINE void decode_columns(const mha_kv_block *block, mha_tile *tile, mha_level level, row_fetch *fetch, int rows,
-                             int32_t d, int vectors, int32_t n, const float *p, const float alpha[V_LANES]) {
+V_INLINE void value_columns(const mha_kv_block *block, mha_tile *tile, mha_dtype dtype, mha_level level,
+                            row_fetch *fetch, int rows, int32_t d, int vectors, int32_t n, const float *p,
+                            const float alpha[V_LANES]) {
     const int64_t stride = round_up(block->v_head_dim, V_LANES);
+    const int32_t line = line_of(dtype);
     vf c[DECODE_ROWS][DECODE_VECTORS];
     V_UNROLL
     for (int r = 0; r < rows; r++) {
@@ -182,17 +185,16 @@ V_INLINE void decode_columns(const mha_kv_block *block, mha_tile *tile, mha_leve
         for (int v = 0; v < vectors; v++) c[r][v] = v_zero();
     }
     for (int32_t k = tile->begin; k < tile->end; k++) {
-        const float *values = block->v + k * block->v_stride + d;
         vf value[DECODE_VECTORS];
-        if (level == MHA_DRAM && d % LINE == 0) fetch_next_block(fetch, (vectors * V_LANES + LINE - 1) / LINE);
+        if (level == MHA_DRAM && d % line == 0) fetch_next_block(fetch, (vectors * V_LANES + line - 1) / line);
         if (level == MHA_SLOW_CACHE) {
             V_UNROLL
-            for (int v = 0; v < vectors; v += LINE / V_LANES)
-                v_prefetch(later_row(values, ROWS_AHEAD, fetch->stride), v * V_LANES);
+            for (int v = 0; v < vectors; v += line / V_LANES)
+                v_prefetch(value_at(block, dtype, k, d + v * V_LANES), ROWS_AHEAD * fetch->stride);
         }
         V_UNROLL
         for (int v = 0; v < vectors; v++)
-            value[v] = n == V_LANES ? v_load(values + v * V_LANES) : v_load_n(values + v * V_LANES, n);
+            value[v] = load_elements_n(value_at(block, dtype, k, d + v * V_LANES), n, dtype);
         V_UNROLL
         for (int r = 0; r < rows; r++) {
             const vf weight = v_set1(p[r * BLOCK_KEYS + k]);
@@ -210,14 +212,15 @@ V_INLINE void decode_columns(const mha_kv_block *block, mha_tile *tile, mha_leve
     }
 }
 
-V_INLINE void decode_values(const mha_kv_block *block, mha_tile *tile, mha_level level, row_fetch *fetch, int rows,
-                            const float *p, const float alpha[V_LANES]) {
+V_INLINE void sum_values(const mha_kv_block *block, mha_tile *tile, mha_dtype dtype, mha_level level, row_fetch *fetch,
+                         int rows, const float *p, const float alpha[V_LANES]) {
+    const int32_t dim = block->v_head_dim, wide = DECODE_VECTORS * V_LANES;
     int32_t d = 0;
-    for (; d + DECODE_VECTORS * V_LANES <= block->v_head_dim; d += DECODE_VECTORS * V_LANES)
-        decode_columns(block, tile, level, fetch, rows, d, DECODE_VECTORS, V_LANES, p, alpha);
-    for (; d + V_LANES <= block->v_head_dim; d += V_LANES)
-        decode_columns(block, tile, level, fetch, rows, d, 1, V_LANES, p, alpha);
-    if (d < block->v_head_dim) decode_columns(block, tile, level, fetch, rows, d, 1, block->v_head_dim - d, p, alpha);
+    for (; d + wide <= dim; d += wide)
+        value_columns(block, tile, dtype, level, fetch, rows, d, DECODE_VECTORS, V_LANES, p, alpha);
+    for (; d + V_LANES <= dim; d += V_LANES)
+        value_columns(block, tile, dtype, level, fetch, rows, d, 1, V_LANES, p, alpha);
+    if (d < dim) value_columns(block, tile, dtype, level, fetch, rows, d, 1, dim - d, p, alpha);
 }
 
 /* The same for values that are not all finite, some of them excluded: these are skipped, since 0 * NaN is NaN. */
@@ -230,48 +233,85 @@ static void decode_seen_values(const mha_kv_block *block, mha_tile *tile, const 
             vf c = v_zero();
             for (int32_t k = tile->begin; k < tile->end; k++)
                 if ((tile->excluded[k] >> r & 1) == 0)
-                    c = v_fma(v_set1(p[r * BLOCK_KEYS + k]), v_load_n(block->v + k * block->v_stride + d, n), c);
+                    c = v_fma(v_set1(p[r * BLOCK_KEYS + k]),
+                              load_elements_n(value_at(block, block->v_dtype, k, d), n, block->v_dtype), c);
             v_store(o, v_fma(v_load(o), v_set1(alpha[r]), c));
         }
 }
 
-V_INLINE void decode_rows(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tile, mha_level level,
-                          row_fetch *keys, row_fetch *values, int rows, bool fused, float *s) {
+/* The two products, compiled for each number of rows, dtype and level. */
+#define BY_ROWS(rows, call)                                                                                            \
+    switch (rows) {                                                                                                    \
+    case 1: call(1); break;                                                                                            \
+    case 2: call(2); break;                                                                                            \
+    case 3: call(3); break;                                                                                            \
+    default: call(DECODE_ROWS); break;                                                                                 \
+    }
+
+V_INLINE void scores_at_level(const mha_kv_block *block, const mha_tile *tile, mha_dtype dtype, mha_level level,
+                              row_fetch *fetch, float *s){
+#define SCORE_ROWS(n) score_rows(block, tile, dtype, level, fetch, n, s)
+    BY_ROWS(tile -> rows, SCORE_ROWS)
+#undef SCORE_ROWS
+}
+
+V_INLINE void values_at_level(const mha_kv_block *block, mha_tile *tile, mha_dtype dtype, mha_level level,
+                              row_fetch *fetch, const float *p, const float alpha[V_LANES]) {
+#define SUM_ROWS(n) sum_values(block, tile, dtype, level, fetch, n, p, alpha)
+    BY_ROWS(tile->rows, SUM_ROWS)
+#undef SUM_ROWS
+}
+#undef BY_ROWS
+
+static void decode_scores(const mha_kv_block *block, const mha_tile *tile, mha_level level, row_fetch *fetch,
+                          float *s) {
+    switch (level) {
+    case MHA_FAST_CACHE: V_WITH_DTYPE(block->k_dtype, scores_at_level(block, tile, T, MHA_FAST_CACHE, NULL, s)); break;
+    case MHA_SLOW_CACHE: V_WITH_DTYPE(block->k_dtype, scores_at_level(block, tile, T, MHA_SLOW_CACHE, fetch, s)); break;
+    case MHA_DRAM: V_WITH_DTYPE(block->k_dtype, scores_at_level(block, tile, T, MHA_DRAM, fetch, s)); break;
+    }
+}
+
+static void decode_values(const mha_kv_block *block, mha_tile *tile, mha_level level, row_fetch *fetch, const float *p,
+                          const float alpha[V_LANES]) {
+    switch (level) {
+    case MHA_FAST_CACHE:
+        V_WITH_DTYPE(block->v_dtype, values_at_level(block, tile, T, MHA_FAST_CACHE, NULL, p, alpha));
+        break;
+    case MHA_SLOW_CACHE:
+        V_WITH_DTYPE(block->v_dtype, values_at_level(block, tile, T, MHA_SLOW_CACHE, fetch, p, alpha));
+        break;
+    case MHA_DRAM: V_WITH_DTYPE(block->v_dtype, values_at_level(block, tile, T, MHA_DRAM, fetch, p, alpha)); break;
+    }
+}
+
+V_INLINE void decode_tile(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tile, mha_level level,
+                          row_fetch *keys, row_fetch *values, bool fused, float *s) {
     float alpha[V_LANES];
-    decode_scores(block, tile, level, keys, rows, s);
+    decode_scores(block, tile, level, keys, s);
     mha_phase_end(MHA_PHASE_QK);
     if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, MHA_SCORES_RAW);
     if (softmax->cap != 0) decode_cap(softmax, tile, s);
     if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, MHA_SCORES_SOFTCAPPED);
     if (tile->excluded != NULL || tile->bias != NULL) decode_modify(softmax, tile, s);
     if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, MHA_SCORES_BIASED);
-    decode_pad(tile, rows, s);
+    decode_pad(tile, s);
     mha_phase_end(MHA_PHASE_MODIFY);
-    if (fused) decode_softmax(softmax, tile, rows, true, s, alpha);
-    else decode_softmax(softmax, tile, rows, false, s, alpha);
+    decode_softmax(softmax, tile, fused, s, alpha);
     mha_phase_end(MHA_PHASE_SOFTMAX);
     if (tile->excluded != NULL && !values_finite(block, tile->begin, tile->end))
         decode_seen_values(block, tile, s, alpha);
-    else decode_values(block, tile, level, values, rows, s, alpha);
+    else decode_values(block, tile, level, values, s, alpha);
     mha_phase_end(MHA_PHASE_PV);
 }
 
-V_INLINE void decode_tile(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tile, mha_level level,
-                          row_fetch *keys, row_fetch *values, bool fused, float *s) {
-    switch (tile->rows) {
-    case 1: decode_rows(softmax, block, tile, level, keys, values, 1, fused, s); break;
-    case 2: decode_rows(softmax, block, tile, level, keys, values, 2, fused, s); break;
-    case 3: decode_rows(softmax, block, tile, level, keys, values, 3, fused, s); break;
-    default: decode_rows(softmax, block, tile, level, keys, values, DECODE_ROWS, fused, s); break;
-    }
-}
-
-static void decode_tiles(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n, bool fused,
-                         float *s) {
+V_INLINE void decode_tiles(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n, bool fused,
+                           float *s) {
+    const int64_t k_bytes = mha_dtype_bytes(block->k_dtype), v_bytes = mha_dtype_bytes(block->v_dtype);
     const int32_t wait =
         block->next_keys >= BLOCK_KEYS / 2 ? 1 : INT32_MAX; /* a shorter block is not worth a whole one's lines */
-    row_fetch keys = {block->next_k, block->k_stride, block->head_dim, .wait = wait};
-    row_fetch values = {block->next_v, block->v_stride, block->v_head_dim, .wait = wait};
+    row_fetch keys = {block->next_k, block->k_stride * k_bytes, block->head_dim * k_bytes, .wait = wait};
+    row_fetch values = {block->next_v, block->v_stride * v_bytes, block->v_head_dim * v_bytes, .wait = wait};
     for (const mha_tile *tile = tiles; tile < tiles + n; tile++) {
         if (tile->begin == tile->end) continue;
         keys.passes += (tile->rows + DECODE_SCORE_ROWS - 1) / DECODE_SCORE_ROWS;
@@ -279,14 +319,8 @@ static void decode_tiles(const mha_softmax *softmax, const mha_kv_block *block, 
     }
     /* Tiles that share a block have time to fetch the next one. */
     const mha_level level = block->level == MHA_SLOW_CACHE && n > 1 ? MHA_DRAM : block->level;
-    for (mha_tile *tile = tiles; tile < tiles + n; tile++) {
-        if (tile->begin == tile->end) continue;
-        switch (level) {
-        case MHA_FAST_CACHE: decode_tile(softmax, block, tile, MHA_FAST_CACHE, NULL, NULL, fused, s); break;
-        case MHA_SLOW_CACHE: decode_tile(softmax, block, tile, MHA_SLOW_CACHE, &keys, &values, fused, s); break;
-        case MHA_DRAM: decode_tile(softmax, block, tile, MHA_DRAM, &keys, &values, fused, s); break;
-        }
-    }
+    for (mha_tile *tile = tiles; tile < tiles + n; tile++)
+        if (tile->begin < tile->end) decode_tile(softmax, block, tile, level, &keys, &values, fused, s);
 }
 
 static void K(decode_block_sleef)(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n,
@@ -299,14 +333,15 @@ static void K(decode_block_fused)(const mha_softmax *softmax, const mha_kv_block
     decode_tiles(softmax, block, tiles, n, true, s);
 }
 
-static void K(decode_finish)(const mha_tile *tile, float *const rows[], int32_t v_head_dim, bool normalise) {
+static void K(decode_finish)(const mha_tile *tile, void *const rows[], mha_dtype dtype, int32_t v_head_dim,
+                             bool normalise) {
     const int64_t stride = round_up(v_head_dim, V_LANES);
     for (int32_t r = 0; r < tile->rows; r++) {
         const bool empty = normalise && tile->sum[r] == 0;
         const vf inverse = v_set1(normalise ? safe_inverse(tile->sum[r]) : 1);
         for (int32_t d = 0; d < v_head_dim; d += V_LANES) {
             const vf o = empty ? v_zero() : positive_zero(v_mul(v_load(tile->o + r * stride + d), inverse));
-            v_store_n(rows[r] + d, o, v_head_dim - d);
+            store_elements_n((char *)rows[r] + d * mha_dtype_bytes(dtype), o, v_head_dim - d, dtype);
         }
     }
 }

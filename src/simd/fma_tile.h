@@ -3,7 +3,7 @@
  *     C[i][lane] = sum over k of A[k][i] B[k][lane]        i < rows <= PANEL, lane < vectors * V_LANES
  *
  *     A [n][PANEL]       broadcast                      K and V panels, rows of X: packed, or where they lie
- *     B [n][b_stride]    in vectors                     Q^T, P^T, weights
+ *     B [n][b_stride]    in vectors                     Q^T, P^T; weights, of any dtype
  *     C                  in registers                   S^T, O^T, Y
  *
  * Every element is summed by one chain of FMA in the order of k, so its bits do not depend on the shape of the tile,
@@ -35,11 +35,11 @@ V_INLINE void fma_start(int rows, int vectors, vf c[PANEL][TILE_VECTORS]) {
 }
 
 /* Adds the products of one k. */
-V_INLINE void fma_term(int rows, int vectors, int64_t k, const fma_rows *a, const float *b, int64_t b_stride,
-                       vf c[PANEL][TILE_VECTORS]) {
+V_INLINE void fma_term(int rows, int vectors, int64_t k, const fma_rows *a, const void *b, mha_dtype dtype,
+                       int64_t b_stride, vf c[PANEL][TILE_VECTORS]) {
     vf b_k[TILE_VECTORS];
     V_UNROLL
-    for (int v = 0; v < vectors; v++) b_k[v] = v_load(b + k * b_stride + v * V_LANES);
+    for (int v = 0; v < vectors; v++) b_k[v] = load_elements(mha_element(b, k * b_stride + v * V_LANES, dtype), dtype);
     V_UNROLL
     for (int i = 0; i < rows; i++) {
         V_UNROLL
@@ -50,7 +50,7 @@ V_INLINE void fma_term(int rows, int vectors, int64_t k, const fma_rows *a, cons
 V_INLINE void fma_tile(int rows, int vectors, int64_t n, const fma_rows *a, const float *b, int64_t b_stride,
                        vf c[PANEL][TILE_VECTORS]) {
     fma_start(rows, vectors, c);
-    for (int64_t k = 0; k < n; k++) fma_term(rows, vectors, k, a, b, b_stride, c);
+    for (int64_t k = 0; k < n; k++) fma_term(rows, vectors, k, a, b, MHA_F32, b_stride, c);
 }
 
 #endif

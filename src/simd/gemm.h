@@ -9,6 +9,9 @@
  * Up to SHORT_ROWS rows, from DRAM up to PANEL, are bound by reading W: they take X where it lies, and fetch all slices
  * of the next step meanwhile.
  *
+ * Half precision becomes f32 first: X as it is packed (for few rows: copied), a slice of W before many rows meet it, and
+ * for few rows term by term.
+ *
  * Partial sums wait in scratch, tile by tile: in Y each row may lie in a page of its own.  The order of the additions
  * is the same for every number of rows. */
 #ifndef MHA_SIMD_GEMM_H
@@ -19,7 +22,8 @@
 enum {
     GEMM_X_FLOATS = MHA_GEMM_ROWS * GEMM_DEPTH,
     GEMM_SUM_FLOATS = MHA_GEMM_ROWS * MHA_GEMM_PANELS * TILE_LANES,
-    GEMM_SCRATCH_FLOATS = GEMM_X_FLOATS + GEMM_SUM_FLOATS,
+    GEMM_SLICE_FLOATS = GEMM_DEPTH * TILE_LANES,
+    GEMM_SCRATCH_FLOATS = GEMM_X_FLOATS + GEMM_SUM_FLOATS + GEMM_SLICE_FLOATS,
 };
 
 /* Rows of a call, and its scratch. */
@@ -29,6 +33,7 @@ typedef struct gemm_block {
     int64_t row0, row1, rows; /* rows: rounded up to whole panels */
     float *x;                 /* packed, panels PANEL * GEMM_DEPTH apart */
     float *sums;              /* [panels of outputs][rows][TILE_LANES] */
+    float *slice;             /* of half precision, as f32 */
 } gemm_block;
 
 /* A step of a call: slices of `depth` inputs from k on, of the panels of [out0, out1). */
@@ -55,8 +60,8 @@ static gemm_slices slices_after(const gemm_block *block, const gemm_slices *s, i
     return slices_at(block, s->out1, out1, 0);
 }
 
-static const float *slice_of(const mha_gemm *gemm, int64_t out, int64_t k) {
-    return gemm->packed + out * gemm->in + k * panel_lanes(out, gemm->out);
+static const void *slice_of(const mha_gemm *gemm, int64_t out, int64_t k) {
+    return mha_element(gemm->packed, out * gemm->in + k * panel_lanes(out, gemm->out), gemm->w_dtype);
 }
 
 /* Fetches a step's whole panels; a narrow last one is not worth it. */
@@ -67,8 +72,9 @@ static weight_fetch fetch_from(const mha_gemm *gemm, const gemm_slices *s) {
     const int parts = FETCH_PLACES / panels;
     f.places = panels * parts;
     f.terms = s->depth / parts; /* rounded down: no place leaves the weights */
+    f.term_bytes = TILE_LANES * mha_dtype_bytes(gemm->w_dtype);
     for (int i = 0; i < f.places; i++)
-        f.place[i] = slice_of(gemm, s->out0 + i / parts * TILE_LANES, s->k) + i % parts * f.terms * TILE_LANES;
+        f.place[i] = slice_of(gemm, s->out0 + i / parts * TILE_LANES, s->k + i % parts * f.terms);
     return f;
 }
 
@@ -101,11 +107,18 @@ V_INLINE gemm_tile tile_of(const gemm_block *block, const gemm_slices *s, int64_
     return tile;
 }
 
+/* Row and term of X. */
+static const void *x_at(const mha_gemm *gemm, int64_t row, int64_t k) {
+    return mha_element(gemm->x, row * gemm->x_stride + k, gemm->x_dtype);
+}
+
 /* STEP rows of X from `row` on, or what is left of them. */
 static void pack_x(const gemm_block *block, int64_t row, const gemm_slices *s) {
-    const int64_t rows = block->row1 - row < STEP ? block->row1 - row : STEP, stride = block->gemm->x_stride;
-    pack_row_panels(block->gemm->x + row * stride + s->k, stride, rows, s->depth,
-                    block->x + (row - block->row0) * GEMM_DEPTH, PANEL * GEMM_DEPTH);
+    const int64_t rows = block->row1 - row < STEP ? block->row1 - row : STEP;
+    const mha_gemm *gemm = block->gemm;
+    float *packed = block->x + (row - block->row0) * GEMM_DEPTH;
+    V_WITH_DTYPE(gemm->x_dtype,
+                 pack_row_panels(x_at(gemm, row, s->k), T, gemm->x_stride, rows, s->depth, packed, PANEL * GEMM_DEPTH));
 }
 
 /* Inlined, or the tile's fields would not stay in registers (3%). */
@@ -113,14 +126,14 @@ V_INLINE void gemm_panel(const gemm_block *block, gemm_tile *tile) {
     const int64_t left = block->row1 - tile->row;
     const int valid = left < PANEL ? (int)left : PANEL;
     tile->x = packed_panel(block->x + (tile->row - block->row0) * GEMM_DEPTH);
-    gemm_product(tile, valid, false);
+    gemm_product(tile, valid, false, MHA_F32);
     tile->row += PANEL;
     tile->sums += PANEL * TILE_LANES;
 }
 
-static void next_share(tile_fetch *f, int64_t x_stride) {
+static void next_share(tile_fetch *f) {
     f->w += f->w_share;
-    f->x += f->x_rows * x_stride;
+    f->x += f->x_rows * f->x_stride;
     f->x_left -= f->x_rows;
     if (f->x_rows > f->x_left) f->x_rows = f->x_left;
 }
@@ -130,45 +143,67 @@ static void next_share(tile_fetch *f, int64_t x_stride) {
 static void fetch_panel(tile_fetch *f, const gemm_block *block, const gemm_slices *s, const gemm_slices *later,
                         int64_t out) {
     const int64_t tiles = block->rows / PANEL, times = s->depth < FETCH_TERMS ? 1 : s->depth / FETCH_TERMS;
-    const int64_t lines = later->depth * panel_lanes(out, block->gemm->out) / LINE;
+    const int64_t elements = later->depth * panel_lanes(out, block->gemm->out);
+    const int64_t lines = elements * mha_dtype_bytes(block->gemm->w_dtype) / LINE_BYTES;
     const int64_t share = (lines + tiles - 1) / tiles;
     f->w = slice_of(block->gemm, out, later->k);
-    f->w_share = share * LINE;
+    f->w_share = share * LINE_BYTES;
     f->w_lines = tiles == 1 || block->gemm->level == MHA_FAST_CACHE ? 0 : (share + times - 1) / times;
+}
+
+static const float *slice_floats(const gemm_block *block, const gemm_tile *tile) {
+    if (block->gemm->w_dtype == MHA_F32) return tile->w;
+    K(widen)(tile->w, block->gemm->w_dtype, block->slice, (size_t)(tile->depth * tile->w_stride));
+    return block->slice;
 }
 
 /* X's panels of step s are packed.  In their place leaves those of `next`, unless `ends`: then next is what other rows
  * would begin with. */
 static void gemm_panels(const gemm_block *block, const gemm_slices *s, const gemm_slices *next, bool ends) {
-    const int64_t x_stride = block->gemm->x_stride, rows = ends ? 0 : block->row1 - block->row0;
+    const mha_gemm *gemm = block->gemm;
+    const int64_t rows = ends ? 0 : block->row1 - block->row0, x_bytes = mha_dtype_bytes(gemm->x_dtype);
     const int64_t tiles = round_up(s->out1 - s->out0, TILE_LANES) / TILE_LANES * (block->rows / PANEL);
-    tile_fetch fetch = {
-        .x = block->gemm->x + block->row0 * x_stride + next->k, .x_rows = (rows + tiles - 1) / tiles, .x_left = rows};
+    tile_fetch fetch = {.x = x_at(gemm, block->row0, next->k),
+                        .x_rows = (rows + tiles - 1) / tiles,
+                        .x_left = rows,
+                        .x_stride = gemm->x_stride * x_bytes,
+                        .x_bytes = x_bytes};
     for (int64_t out = s->out0; out < s->out1; out += TILE_LANES) {
         const bool last = out + TILE_LANES >= s->out1;
         gemm_tile tile = tile_of(block, s, out);
+        tile.w = slice_floats(block, &tile);
         tile.fetch = &fetch;
         if (last) fetch_panel(&fetch, block, s, next, next->out0);
         else fetch_panel(&fetch, block, s, s, out + TILE_LANES);
         for (int64_t row = block->row0; row < block->row1; row += STEP) {
-            for (; tile.row < block->row1 && tile.row < row + STEP; next_share(&fetch, x_stride))
-                gemm_panel(block, &tile);
+            for (; tile.row < block->row1 && tile.row < row + STEP; next_share(&fetch)) gemm_panel(block, &tile);
             if (last && !ends) pack_x(block, row, next);
         }
     }
+}
+
+/* The inputs of step s of row i. */
+static const float *row_floats(const gemm_block *block, const gemm_slices *s, int i) {
+    const mha_gemm *gemm = block->gemm;
+    const void *row = x_at(gemm, block->row0 + i, s->k);
+    if (gemm->x_dtype == MHA_F32) return row;
+    float *floats = block->x + i * GEMM_DEPTH;
+    K(widen)(row, gemm->x_dtype, floats, (size_t)s->depth);
+    return floats;
 }
 
 static void gemm_few(const gemm_block *block, const gemm_slices *s, const gemm_slices *next) {
     const mha_gemm *gemm = block->gemm;
     weight_fetch weights = fetch_from(gemm, next);
     const int valid = (int)(block->row1 - block->row0);
+    fma_rows x = {.packed = false, .step = 1};
+    for (int i = 0; i < PANEL; i++) /* a row beyond the end is the last one again */
+        x.row[i] = i < valid ? row_floats(block, s, i) : x.row[valid - 1];
     for (int64_t out = s->out0; out < s->out1; out += TILE_LANES) {
         gemm_tile tile = tile_of(block, s, out);
         tile.weights = &weights;
-        tile.x = (fma_rows){.packed = false, .step = 1};
-        for (int i = 0; i < PANEL; i++) /* a row beyond the end is the last one again */
-            tile.x.row[i] = gemm->x + (i < valid ? block->row0 + i : block->row1 - 1) * gemm->x_stride + s->k;
-        gemm_product(&tile, valid, true);
+        tile.x = x;
+        V_WITH_DTYPE(gemm->w_dtype, gemm_product(&tile, valid, true, T));
     }
 }
 
@@ -179,7 +214,8 @@ static void K(gemm)(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t ou
                               .row1 = row1,
                               .rows = round_up(row1 - row0, PANEL),
                               .x = scratch,
-                              .sums = scratch + GEMM_X_FLOATS};
+                              .sums = scratch + GEMM_X_FLOATS,
+                              .slice = scratch + GEMM_X_FLOATS + GEMM_SUM_FLOATS};
     const gemm_slices first = slices_at(&block, out0, out1, 0);
     for (int64_t row = row0; row < row1 && !block.few; row += STEP) pack_x(&block, row, &first);
     for (gemm_slices s = first; s.out0 < out1;) {

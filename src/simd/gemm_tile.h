@@ -10,24 +10,25 @@ enum {
 
 /* What comes next, tile by tile: in each FETCH_TERMS terms so many lines of weights, and one of so many rows of X. */
 typedef struct tile_fetch {
-    const float *w, *x;
-    int64_t w_share, w_lines; /* floats a tile */
+    const char *w, *x;
+    int64_t w_share, w_lines; /* bytes a tile */
     int64_t x_rows, x_left;
+    int64_t x_stride, x_bytes; /* of a row, of an element */
 } tile_fetch;
 
 /* For few rows: slices of weights that come next, cut into places of so many terms each. */
 typedef struct weight_fetch {
-    const float *place[FETCH_PLACES];
+    const void *place[FETCH_PLACES];
     int places;
-    int64_t terms;
+    int64_t terms, term_bytes;
     int now; /* place and term to be fetched from */
     int64_t term;
 } weight_fetch;
 
 typedef struct gemm_tile {
     const mha_gemm *gemm;
-    fma_rows x; /* depth terms */
-    const float *w;
+    fma_rows x;    /* depth terms */
+    const void *w; /* of a dtype that only few rows tell from f32 */
     int64_t depth, w_stride;
     int64_t row, out, outs;  /* first of the tile; outs valid lanes */
     bool first, last;        /* of the steps that make up the sums */
@@ -41,16 +42,16 @@ typedef struct gemm_tile {
 V_INLINE void fetch_term(weight_fetch *f) {
     if (f->term == f->terms) return;
     V_UNROLL
-    for (int i = 0; i < TILE_LANES; i += LINE) v_prefetch(f->place[f->now], f->term * TILE_LANES + i);
+    for (int i = 0; i < f->term_bytes; i += LINE_BYTES) v_prefetch(f->place[f->now], f->term * f->term_bytes + i);
     if (++f->now < f->places) return;
     f->now = 0;
     f->term++;
 }
 
-V_INLINE void fetch_share(const tile_fetch *f, int64_t k, int64_t x_stride) {
-    const float *w = f->w + k / FETCH_TERMS * f->w_lines * LINE;
-    for (int64_t i = 0; i < f->w_lines; i++) __builtin_prefetch(w + i * LINE, 0, 2);
-    for (int64_t i = 0; i < f->x_rows; i++) __builtin_prefetch(f->x + i * x_stride + k, 0, 2);
+V_INLINE void fetch_share(const tile_fetch *f, int64_t k) {
+    const char *w = f->w + k / FETCH_TERMS * f->w_lines * LINE_BYTES, *x = f->x + k * f->x_bytes;
+    for (int64_t i = 0; i < f->w_lines; i++) __builtin_prefetch(w + i * LINE_BYTES, 0, 2);
+    for (int64_t i = 0; i < f->x_rows; i++) __builtin_prefetch(x + i * f->x_stride, 0, 2);
 }
 
 V_INLINE void gemm_store(int rows, int vectors, vf c[PANEL][TILE_VECTORS], float *dst, int64_t stride) {
@@ -61,20 +62,32 @@ V_INLINE void gemm_store(int rows, int vectors, vf c[PANEL][TILE_VECTORS], float
     }
 }
 
-/* A tile at an edge of Y is stored as sums and copied: with conditions around its stores not every compiler would keep
- * the accumulators in registers. */
-V_INLINE void gemm_rows(const gemm_tile *tile, int rows, int vectors, int valid, bool few) {
+/* A tile at an edge of Y, or for half precision, is stored as sums and copied: with conditions around its stores not
+ * every compiler would keep the accumulators in registers. */
+static void copy_sums(const gemm_tile *tile, int valid, int64_t lanes) {
+    const mha_gemm *gemm = tile->gemm;
+    const int64_t outs = tile->outs < lanes ? tile->outs : lanes, bytes = mha_dtype_bytes(gemm->y_dtype);
+    char *y = (char *)gemm->y + (tile->row * gemm->y_stride + tile->out) * bytes;
+    for (int i = 0; i < valid; i++, y += gemm->y_stride * bytes) {
+        const float *sums = tile->sums + i * TILE_LANES;
+        if (gemm->y_dtype == MHA_F32) memcpy(y, sums, (size_t)(outs * bytes));
+        else K(narrow)(sums, gemm->y_dtype, y, (size_t)outs);
+    }
+}
+
+/* w: the dtype of the weights. */
+V_INLINE void gemm_rows(const gemm_tile *tile, int rows, int vectors, int valid, bool few, mha_dtype w) {
     vf c[PANEL][TILE_VECTORS];
     const fma_rows x = tile->x;
     int64_t k = 0;
     fma_start(rows, vectors, c);
     for (; !few && k + FETCH_TERMS <= tile->depth; k += FETCH_TERMS) {
-        fetch_share(tile->fetch, k, tile->gemm->x_stride);
-        for (int i = 0; i < FETCH_TERMS; i++) fma_term(rows, vectors, k + i, &x, tile->w, tile->w_stride, c);
+        fetch_share(tile->fetch, k);
+        for (int i = 0; i < FETCH_TERMS; i++) fma_term(rows, vectors, k + i, &x, tile->w, w, tile->w_stride, c);
     }
     for (; k < tile->depth; k++) {
         if (few) fetch_term(tile->weights);
-        fma_term(rows, vectors, k, &x, tile->w, tile->w_stride, c);
+        fma_term(rows, vectors, k, &x, tile->w, w, tile->w_stride, c);
     }
     V_UNROLL
     for (int i = 0; i < rows; i++) {
@@ -84,32 +97,30 @@ V_INLINE void gemm_rows(const gemm_tile *tile, int rows, int vectors, int valid,
             c[i][v] = v_add(v_load(base + v * V_LANES), c[i][v]);
         }
     }
-    float *y = tile->gemm->y + tile->row * tile->gemm->y_stride + tile->out;
-    const int64_t y_stride = tile->gemm->y_stride, lanes = vectors * V_LANES;
-    if (tile->last && valid == rows && tile->outs >= lanes) {
-        gemm_store(rows, vectors, c, y, y_stride);
+    const int64_t lanes = vectors * V_LANES;
+    if (tile->last && valid == rows && tile->outs >= lanes && tile->gemm->y_dtype == MHA_F32) {
+        float *y = (float *)tile->gemm->y + tile->row * tile->gemm->y_stride + tile->out;
+        gemm_store(rows, vectors, c, y, tile->gemm->y_stride);
         return;
     }
     gemm_store(rows, vectors, c, tile->sums, TILE_LANES);
-    if (!tile->last) return;
-    const int64_t outs = tile->outs < lanes ? tile->outs : lanes;
-    for (int i = 0; i < valid; i++) memcpy(y + i * y_stride, tile->sums + i * TILE_LANES, (size_t)outs * sizeof *y);
+    if (tile->last) copy_sums(tile, valid, lanes);
 }
 
 /* By how many rows are valid: the last ones may take a shorter tile. */
-V_INLINE void gemm_valid_rows(const gemm_tile *tile, int vectors, int valid, bool few) {
-    if (few && valid == 1) gemm_rows(tile, 1, vectors, 1, few);
-    else if (few && valid == 2) gemm_rows(tile, 2, vectors, 2, few);
-    else if (valid <= SHORT_ROWS) gemm_rows(tile, SHORT_ROWS, vectors, valid, few);
-    else gemm_rows(tile, PANEL, vectors, valid, few);
+V_INLINE void gemm_valid_rows(const gemm_tile *tile, int vectors, int valid, bool few, mha_dtype w) {
+    if (few && valid == 1) gemm_rows(tile, 1, vectors, 1, few, w);
+    else if (few && valid == 2) gemm_rows(tile, 2, vectors, 2, few, w);
+    else if (valid <= SHORT_ROWS) gemm_rows(tile, SHORT_ROWS, vectors, valid, few, w);
+    else gemm_rows(tile, PANEL, vectors, valid, few, w);
 }
 
 /* By the panel's width. */
-V_INLINE void gemm_product(const gemm_tile *tile, int valid, bool few) {
+V_INLINE void gemm_product(const gemm_tile *tile, int valid, bool few, mha_dtype w) {
     switch (tile->w_stride / V_LANES) {
-    case 1: gemm_valid_rows(tile, 1, valid, few); break;
-    case 2: gemm_valid_rows(tile, 2, valid, few); break;
-    default: gemm_valid_rows(tile, TILE_VECTORS, valid, few); break;
+    case 1: gemm_valid_rows(tile, 1, valid, few, w); break;
+    case 2: gemm_valid_rows(tile, 2, valid, few, w); break;
+    default: gemm_valid_rows(tile, TILE_VECTORS, valid, few, w); break;
     }
 }
 

@@ -1,10 +1,10 @@
 /* Instantiates the templates for the vocabulary that was included before, and exports the row of kernels.inc. */
 #include "exp.h"
+#include "elements.h"
 #include "fma_tile.h"
 #include "pack.h"
 #include "tile.h"
 #include "decode.h"
-#include "half.h"
 #include "rows.h"
 #include "gemm.h"
 
@@ -70,7 +70,7 @@ const mha_kernels K(kernels) = {
     .softmax_row = {K(softmax_row_sleef), K(softmax_row_fused)},
     .exp = {K(exp_sleef), K(exp_fused)},
     .gemm_panel = TILE_LANES,
-    .weight_floats = K(weight_floats),
+    .weight_elements = K(weight_elements),
     .pack_weights = K(pack_weights),
     .gemm_scratch_floats = GEMM_SCRATCH_FLOATS,
     .gemm = K(gemm),

@@ -12,48 +12,62 @@
 enum {
     TILE_LANES = TILE_VECTORS * V_LANES,
     STEP = V_LANES > PANEL ? V_LANES : PANEL, /* panels are written by so many rows or columns at a time */
-    LINE = 16,                                /* floats of a cache line */
+    LINE_BYTES = 64,
+    LINE = LINE_BYTES / (int)sizeof(float), /* floats of a cache line */
     /* That are fetched from in turn: hardware fetches ahead page by page, and DRAM gives a third more to 16 pages at a
      * time than to one. */
     FETCH_PLACES = 16,
 };
 
-/* V_LANES rows (NULL: zeros) become columns: element (row, col) goes to dst + col * col_stride + row, or with PANEL <
- * V_LANES and panels, to the row's panel, panel_stride apart. */
-V_INLINE void pack_transposed(const float *const rows[V_LANES], int64_t cols, float *dst, int64_t col_stride,
-                              bool panels, int64_t panel_stride, vf factor) {
+/* Columns [col, col + n), n <= V_LANES, of V_LANES rows (NULL: zeros): column col + i becomes r[i]. */
+V_INLINE void load_columns(const void *const rows[V_LANES], mha_dtype dtype, int64_t col, int64_t n, vf r[V_LANES]) {
+    V_UNROLL
+    for (int i = 0; i < V_LANES; i++) {
+        r[i] = v_zero();
+        if (rows[i] == NULL) continue;
+        const void *p = mha_element(rows[i], col, dtype);
+        r[i] = n == V_LANES ? load_elements(p, dtype) : load_elements_n(p, n, dtype);
+    }
+    v_transpose(r);
+}
+
+/* V_LANES rows become lanes: element (row, col) times the factor goes to dst[col * stride + row]. */
+V_INLINE void pack_lanes(const void *const rows[V_LANES], mha_dtype from, int64_t cols, vf factor, void *dst,
+                         mha_dtype to, int64_t stride) {
     for (int64_t col = 0; col < cols; col += V_LANES) {
         const int64_t n = cols - col < V_LANES ? cols - col : V_LANES;
         vf r[V_LANES];
-        V_UNROLL
-        for (int i = 0; i < V_LANES; i++) {
-            r[i] = v_zero();
-            if (rows[i] != NULL) r[i] = n == V_LANES ? v_load(rows[i] + col) : v_load_n(rows[i] + col, n);
-        }
-        v_transpose(r);
+        load_columns(rows, from, col, n, r);
         V_UNROLL
         for (int i = 0; i < V_LANES; i++) {
             if (i >= n) continue;
-            float *column = dst + (col + i) * col_stride;
-            if (panels) v_store_panels(column, panel_stride, r[i]);
-            else v_store(column, v_mul(r[i], factor));
+            store_elements((char *)dst + (col + i) * stride * mha_dtype_bytes(to), v_mul(r[i], factor), to);
         }
     }
 }
 
 /* Pointers to V_LANES rows of a matrix from `row` on; NULL beyond its end. */
-V_INLINE void point_at_rows(const float *rows[V_LANES], const float *matrix, int64_t stride, int64_t row, int64_t end) {
-    for (int i = 0; i < V_LANES; i++) rows[i] = row + i < end ? matrix + (row + i) * stride : NULL;
+V_INLINE void point_at_rows(const void *rows[V_LANES], const void *matrix, mha_dtype dtype, int64_t stride, int64_t row,
+                            int64_t end) {
+    for (int i = 0; i < V_LANES; i++) rows[i] = row + i < end ? mha_element(matrix, (row + i) * stride, dtype) : NULL;
 }
 
 /* [n][cols] with the given stride -> [n / PANEL][cols][PANEL], panels panel_stride apart */
-static void pack_row_panels(const float *matrix, int64_t stride, int64_t n, int64_t cols, float *packed,
-                            int64_t panel_stride) {
-    const float *rows[V_LANES];
+V_INLINE void pack_row_panels(const void *matrix, mha_dtype dtype, int64_t stride, int64_t n, int64_t cols,
+                              float *packed, int64_t panel_stride) {
+    const void *rows[V_LANES];
     for (int64_t row = 0; row < round_up(n, PANEL); row += V_LANES) {
-        point_at_rows(rows, matrix, stride, row, n);
-        pack_transposed(rows, cols, packed + row / PANEL * panel_stride + row % PANEL, PANEL, true, panel_stride,
-                        v_set1(1));
+        float *panel = packed + row / PANEL * panel_stride + row % PANEL;
+        point_at_rows(rows, matrix, dtype, stride, row, n);
+        for (int64_t col = 0; col < cols; col += V_LANES) {
+            const int64_t left = cols - col < V_LANES ? cols - col : V_LANES;
+            vf r[V_LANES];
+            load_columns(rows, dtype, col, left, r);
+            V_UNROLL
+            for (int i = 0; i < V_LANES; i++) {
+                if (i < left) v_store_panels(panel + (col + i) * PANEL, panel_stride, r[i]);
+            }
+        }
     }
 }
 
@@ -62,31 +76,40 @@ static size_t K(packed_k_floats)(int32_t head_dim) { return (size_t)BLOCK_KEYS *
 static size_t K(packed_v_floats)(int32_t v_head_dim) { return (size_t)BLOCK_KEYS * (size_t)round_up(v_head_dim, STEP); }
 
 static void K(pack_keys)(const mha_kv_block *block, float *packed) {
-    pack_row_panels(block->k, block->k_stride, block->keys, block->head_dim, packed, (int64_t)block->head_dim * PANEL);
+    const int64_t dim = block->head_dim;
+    V_WITH_DTYPE(block->k_dtype, pack_row_panels(block->k, T, block->k_stride, block->keys, dim, packed, dim * PANEL));
+}
+
+/* Element d of the values of key k. */
+V_INLINE const void *value_at(const mha_kv_block *block, mha_dtype dtype, int64_t k, int64_t d) {
+    return mha_element(block->v, k * block->v_stride + d, dtype);
 }
 
 /* Columns [d, d + n) of the values, zeros beyond v_head_dim.  Panels are kilobytes apart and so, often, are rows: few
  * of them at a time, or they push each other out of the first-level cache. */
-V_INLINE void pack_value_columns(const mha_kv_block *block, int64_t d, int n, float *packed) {
+V_INLINE void pack_value_columns(const mha_kv_block *block, mha_dtype dtype, int64_t d, int n, float *packed) {
     for (int64_t k = 0; k < block->keys; k++) {
-        const float *row = block->v + k * block->v_stride;
         V_UNROLL
         for (int64_t i = d; i < d + n; i += V_LANES) {
             const int64_t left = block->v_head_dim - i;
-            const vf x = left >= V_LANES ? v_load(row + i) : left > 0 ? v_load_n(row + i, left) : v_zero();
+            const vf x = left > 0 ? load_elements_n(value_at(block, dtype, k, i), left, dtype) : v_zero();
             v_store_panels(packed + (i / PANEL * BLOCK_KEYS + k) * PANEL + i % PANEL, BLOCK_KEYS * PANEL, x);
         }
     }
 }
 
-static void K(pack_values)(const mha_kv_block *block, float *packed) {
+V_INLINE void pack_all_values(const mha_kv_block *block, mha_dtype dtype, float *packed) {
     const int64_t dim = block->v_head_dim;
     int64_t d = 0;
-    for (; d + LINE <= dim; d += LINE) pack_value_columns(block, d, LINE, packed);
-    for (; d < round_up(dim, STEP); d += V_LANES) pack_value_columns(block, d, V_LANES, packed);
+    for (; d + LINE <= dim; d += LINE) pack_value_columns(block, dtype, d, LINE, packed);
+    for (; d < round_up(dim, STEP); d += V_LANES) pack_value_columns(block, dtype, d, V_LANES, packed);
 }
 
-static size_t K(weight_floats)(int64_t out, int64_t in) { return (size_t)round_up(out, V_LANES) * (size_t)in; }
+static void K(pack_values)(const mha_kv_block *block, float *packed) {
+    V_WITH_DTYPE(block->v_dtype, pack_all_values(block, T, packed));
+}
+
+static size_t K(weight_elements)(int64_t out, int64_t in) { return (size_t)round_up(out, V_LANES) * (size_t)in; }
 
 /* Lanes of the weight panel that starts at output o. */
 V_INLINE int64_t panel_lanes(int64_t o, int64_t out) {
@@ -94,13 +117,20 @@ V_INLINE int64_t panel_lanes(int64_t o, int64_t out) {
     return left < TILE_LANES ? left : TILE_LANES;
 }
 
-static void K(pack_weights)(const float *weight, int64_t stride, int64_t out, int64_t in, float *packed) {
-    const float *rows[V_LANES];
+V_INLINE void pack_weight_panels(const void *weight, mha_dtype dtype, int64_t stride, int64_t out, int64_t in,
+                                 void *packed) {
+    const void *rows[V_LANES];
     for (int64_t o = 0; o < out; o += V_LANES) {
-        const int64_t panel = o / TILE_LANES * TILE_LANES;
-        point_at_rows(rows, weight, stride, o, out);
-        pack_transposed(rows, in, packed + panel * in + (o - panel), panel_lanes(panel, out), false, 0, v_set1(1));
+        const int64_t panel = o / TILE_LANES * TILE_LANES, at = panel * in + (o - panel);
+        point_at_rows(rows, weight, dtype, stride, o, out);
+        pack_lanes(rows, dtype, in, v_set1(1), (char *)packed + at * mha_dtype_bytes(dtype), dtype,
+                   panel_lanes(panel, out));
     }
+}
+
+static void K(pack_weights)(const void *weight, mha_dtype dtype, int64_t stride, int64_t out, int64_t in,
+                            void *packed) {
+    V_WITH_DTYPE(dtype, pack_weight_panels(weight, T, stride, out, in, packed));
 }
 
 #endif

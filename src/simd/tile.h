@@ -15,23 +15,25 @@ static size_t K(tile_o_floats)(int32_t lanes, int32_t v_head_dim) {
 
 static size_t K(tile_score_floats)(int32_t lanes) { return (size_t)lanes * BLOCK_KEYS; }
 
-static void K(tile_load)(mha_tile *tile, const float *const rows[], int32_t head_dim, int32_t v_head_dim,
-                         float q_factor) {
+/* Lane r of each of cols vectors: an element of rows[r], times the factor. */
+V_INLINE void load_lanes(const mha_tile *tile, const void *const rows[], mha_dtype dtype, int32_t cols, float factor,
+                         float *dst) {
     for (int32_t lane = 0; lane < tile->lanes; lane += V_LANES) {
-        const float *group[V_LANES];
+        const void *group[V_LANES];
         for (int i = 0; i < V_LANES; i++) group[i] = lane + i < tile->rows ? rows[lane + i] : NULL;
-        pack_transposed(group, head_dim, tile->q + lane, tile->lanes, false, 0, v_set1(q_factor));
+        pack_lanes(group, dtype, cols, v_set1(factor), dst + lane, MHA_F32, tile->lanes);
     }
+}
+
+static void K(tile_load)(mha_tile *tile, const void *const rows[], mha_dtype dtype, int32_t head_dim,
+                         int32_t v_head_dim, float q_factor) {
+    V_WITH_DTYPE(dtype, load_lanes(tile, rows, T, head_dim, q_factor, tile->q));
     memset(tile->o, 0, K(tile_o_floats)(tile->lanes, v_head_dim) * sizeof(float));
 }
 
 static void K(tile_load_bias)(const mha_tile *tile, const float *const rows[], float *bias, uint64_t *excluded) {
-    float *first = bias + tile->begin * tile->lanes;
-    for (int32_t lane = 0; lane < tile->lanes; lane += V_LANES) {
-        const float *group[V_LANES];
-        for (int i = 0; i < V_LANES; i++) group[i] = lane + i < tile->rows ? rows[lane + i] : NULL;
-        pack_transposed(group, tile->end - tile->begin, first + lane, tile->lanes, false, 0, v_set1(1));
-    }
+    const void *const *from = (const void *const *)rows;
+    load_lanes(tile, from, MHA_F32, tile->end - tile->begin, 1, bias + tile->begin * tile->lanes);
     const vf lowest = v_set1(-INFINITY);
     for (int32_t k = tile->begin; k < tile->end; k++)
         for (int32_t lane = 0; lane < tile->lanes; lane += V_LANES)
@@ -43,18 +45,19 @@ static void K(tile_load_bias)(const mha_tile *tile, const float *const rows[], f
 V_INLINE fma_rows key_rows(const mha_kv_block *block, int32_t key, bool in_place) {
     if (!in_place) return packed_panel(block->packed_k + (int64_t)key * block->head_dim);
     fma_rows a = {.step = 1};
+    const float *keys = block->k;
     V_UNROLL
     for (int i = 0; i < PANEL; i++)
-        a.row[i] = block->k + (key + i < block->keys ? key + i : block->keys - 1) * block->k_stride;
+        a.row[i] = keys + (key + i < block->keys ? key + i : block->keys - 1) * block->k_stride;
     return a;
 }
 
 V_INLINE fma_rows value_rows(const mha_kv_block *block, int32_t d, int32_t begin, bool in_place) {
     if (!in_place) return packed_panel(block->packed_v + ((int64_t)d * BLOCK_KEYS + (int64_t)begin * PANEL));
     fma_rows a = {.step = block->v_stride};
+    const float *values = (const float *)block->v + begin * block->v_stride;
     V_UNROLL
-    for (int i = 0; i < PANEL; i++)
-        a.row[i] = block->v + begin * block->v_stride + (d + i < block->v_head_dim ? d + i : block->v_head_dim - 1);
+    for (int i = 0; i < PANEL; i++) a.row[i] = values + (d + i < block->v_head_dim ? d + i : block->v_head_dim - 1);
     return a;
 }
 
@@ -192,19 +195,24 @@ V_INLINE void accumulate_seen_values(const mha_kv_block *block, mha_tile *tile, 
 }
 
 /* Whether the values of keys [begin, end) are all finite: 0 x is NaN for the others. */
-static bool values_finite(const mha_kv_block *block, int32_t begin, int32_t end) {
+V_INLINE bool elements_finite(const mha_kv_block *block, mha_dtype dtype, int32_t begin, int32_t end) {
     vf zero[4] = {v_zero(), v_zero(), v_zero(), v_zero()}; /* chains: an FMA takes four cycles */
     for (int32_t d = 0; d < block->v_head_dim; d += V_LANES) {
-        const float *values = block->v + d;
         const int32_t n = block->v_head_dim - d;
         int32_t k = begin;
         for (; k + 4 <= end && n >= V_LANES; k += 4) {
             V_UNROLL
-            for (int i = 0; i < 4; i++) zero[i] = v_fma(v_load(values + (k + i) * block->v_stride), v_zero(), zero[i]);
+            for (int i = 0; i < 4; i++)
+                zero[i] = v_fma(load_elements(value_at(block, dtype, k + i, d), dtype), v_zero(), zero[i]);
         }
-        for (; k < end; k++) zero[0] = v_fma(v_load_n(values + k * block->v_stride, n), v_zero(), zero[0]);
+        for (; k < end; k++)
+            zero[0] = v_fma(load_elements_n(value_at(block, dtype, k, d), n, dtype), v_zero(), zero[0]);
     }
     return v_sum(v_add(v_add(zero[0], zero[1]), v_add(zero[2], zero[3]))) == 0;
+}
+
+static bool values_finite(const mha_kv_block *block, int32_t begin, int32_t end) {
+    V_WITH_DTYPE(block->v_dtype, return elements_finite(block, T, begin, end));
 }
 
 /* What is known of a block while its tiles go by. */
@@ -280,7 +288,8 @@ static void K(in_place_block_fused)(const mha_softmax *softmax, const mha_kv_blo
 #endif
 
 /* O^T / sum, transposed back. */
-static void K(tile_finish)(const mha_tile *tile, float *const rows[], int32_t v_head_dim, bool normalise) {
+V_INLINE void finish_tile(const mha_tile *tile, void *const rows[], mha_dtype dtype, int32_t v_head_dim,
+                          bool normalise) {
     for (int32_t lane = 0; lane < tile->rows; lane += V_LANES) {
         float sums[V_LANES], inverses[V_LANES];
         v_store(sums, v_load(tile->sum + lane));
@@ -300,11 +309,15 @@ static void K(tile_finish)(const mha_tile *tile, float *const rows[], int32_t v_
             V_UNROLL
             for (int i = 0; i < V_LANES; i++) {
                 if (lane + i >= tile->rows) continue;
-                if (n == V_LANES) v_store(rows[lane + i] + d, o[i]);
-                else v_store_n(rows[lane + i] + d, o[i], n);
+                store_elements_n((char *)rows[lane + i] + d * mha_dtype_bytes(dtype), o[i], n, dtype);
             }
         }
     }
+}
+
+static void K(tile_finish)(const mha_tile *tile, void *const rows[], mha_dtype dtype, int32_t v_head_dim,
+                           bool normalise) {
+    V_WITH_DTYPE(dtype, finish_tile(tile, rows, T, v_head_dim, normalise));
 }
 
 #endif

@@ -1,6 +1,8 @@
-/* Half precision to f32 and back, in plain C. */
-#ifndef MHA_SCALAR_HALF_H
-#define MHA_SCALAR_HALF_H
+/* Elements of any dtype as f32 and back, in plain C. */
+#ifndef MHA_SCALAR_ELEMENTS_H
+#define MHA_SCALAR_ELEMENTS_H
+
+#include "mha/mha.h"
 
 #include <stdint.h>
 #include <string.h>
@@ -45,6 +47,22 @@ static inline uint16_t to_f16(float x) {
     }
     /* Subnormal: the last place of 1/2 <= y < 1 is 2^-24, so adding 1/2 rounds to multiples of it. */
     return (uint16_t)(sign | (bits_of(float_of(magnitude) + 0.5f) - bits_of(0.5f)));
+}
+
+static inline float load_element(const void *elements, int64_t i, mha_dtype dtype) {
+    switch (dtype) {
+    case MHA_F16: return from_f16(((const uint16_t *)elements)[i]);
+    case MHA_BF16: return from_bf16(((const uint16_t *)elements)[i]);
+    default: return ((const float *)elements)[i];
+    }
+}
+
+static inline void store_element(void *elements, int64_t i, mha_dtype dtype, float x) {
+    switch (dtype) {
+    case MHA_F16: ((uint16_t *)elements)[i] = to_f16(x); break;
+    case MHA_BF16: ((uint16_t *)elements)[i] = to_bf16(x); break;
+    default: ((float *)elements)[i] = x; break;
+    }
 }
 
 #endif

@@ -1,0 +1,79 @@
+/* Elements of any dtype as vectors of f32 and back, V_LANES at a time.  A dtype is a constant wherever time matters:
+ * V_WITH_DTYPE compiles a call for each. */
+#ifndef MHA_SIMD_ELEMENTS_H
+#define MHA_SIMD_ELEMENTS_H
+
+/* The call, in which T is the dtype. */
+#define V_WITH_DTYPE(dtype, call)                                                                                      \
+    switch (dtype) {                                                                                                   \
+    case MHA_F16: {                                                                                                    \
+        const mha_dtype T = MHA_F16;                                                                                   \
+        call;                                                                                                          \
+        break;                                                                                                         \
+    }                                                                                                                  \
+    case MHA_BF16: {                                                                                                   \
+        const mha_dtype T = MHA_BF16;                                                                                  \
+        call;                                                                                                          \
+        break;                                                                                                         \
+    }                                                                                                                  \
+    default: {                                                                                                         \
+        const mha_dtype T = MHA_F32;                                                                                   \
+        call;                                                                                                          \
+        break;                                                                                                         \
+    }                                                                                                                  \
+    }
+
+V_INLINE vf load_half(const void *p, mha_dtype dtype) { return dtype == MHA_BF16 ? v_load_bf16(p) : v_load_f16(p); }
+
+V_INLINE void store_half(void *p, vf x, mha_dtype dtype) {
+    if (dtype == MHA_BF16) v_store_bf16(p, x);
+    else v_store_f16(p, x);
+}
+
+V_INLINE vf load_elements(const void *p, mha_dtype dtype) { return dtype == MHA_F32 ? v_load(p) : load_half(p, dtype); }
+
+/* The first min(n, V_LANES), 0 < n; the rest reads as 0, memory is not touched. */
+V_INLINE vf load_elements_n(const void *p, int64_t n, mha_dtype dtype) {
+    if (n >= V_LANES) return load_elements(p, dtype);
+    if (dtype == MHA_F32) return v_load_n(p, n);
+    uint16_t rest[V_LANES] = {0};
+    memcpy(rest, p, (size_t)n * sizeof *rest);
+    return load_half(rest, dtype);
+}
+
+V_INLINE void store_elements(void *p, vf x, mha_dtype dtype) {
+    if (dtype == MHA_F32) v_store(p, x);
+    else store_half(p, x, dtype);
+}
+
+V_INLINE void store_elements_n(void *p, vf x, int64_t n, mha_dtype dtype) {
+    if (n >= V_LANES) {
+        store_elements(p, x, dtype);
+    } else if (dtype == MHA_F32) {
+        v_store_n(p, x, n);
+    } else {
+        uint16_t rest[V_LANES];
+        store_half(rest, x, dtype);
+        memcpy(p, rest, (size_t)n * sizeof *rest);
+    }
+}
+
+V_INLINE void widen(const uint16_t *half, mha_dtype dtype, float *x, int64_t n) {
+    for (int64_t i = 0; i < n; i += V_LANES) v_store_n(x + i, load_elements_n(half + i, n - i, dtype), n - i);
+}
+
+V_INLINE void narrow(const float *x, mha_dtype dtype, uint16_t *half, int64_t n) {
+    for (int64_t i = 0; i < n; i += V_LANES) store_elements_n(half + i, v_load_n(x + i, n - i), n - i, dtype);
+}
+
+static void K(widen)(const void *half, mha_dtype dtype, float *x, size_t n) {
+    if (dtype == MHA_BF16) widen(half, MHA_BF16, x, (int64_t)n);
+    else widen(half, MHA_F16, x, (int64_t)n);
+}
+
+static void K(narrow)(const float *x, mha_dtype dtype, void *half, size_t n) {
+    if (dtype == MHA_BF16) narrow(x, MHA_BF16, half, (int64_t)n);
+    else narrow(x, MHA_F16, half, (int64_t)n);
+}
+
+#endif
