@@ -47,6 +47,7 @@ static mha_status create_layer(forward *f, const shape *s, mha_dtype dtype) {
     for (int i = 0; i < 4; i++) {
         linears[i]->weight = random + (size_t)i * bytes;
         linears[i]->dtype = dtype;
+        linears[i]->bias_dtype = MHA_F32;
         linears[i]->bias = bench_random((size_t)s->width, MHA_F32);
     }
     return mha_layer_create(f->context, &desc, &f->layer, NULL, 0);

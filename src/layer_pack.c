@@ -1,6 +1,7 @@
 /* Layers: checking a description, packing its weights, owning or borrowing the result.
  *
- * The packed form is a header and, each aligned to MHA_ALIGN, the packed weight and the bias of Wq, Wk, Wv, Wo. */
+ * The packed form is a header and, each aligned to MHA_ALIGN, the packed weight, in its dtype, and the bias, in f32, of
+ * Wq, Wk, Wv, Wo. */
 #include "arith.h"
 #include "layer.h"
 #include "operands.h"
@@ -76,11 +77,13 @@ static mha_status linear_span(const char *name, const mha_linear *linear, int64_
 static mha_status check_linear(const char *name, mha_linear *linear, int64_t out, int64_t in, mha_message message) {
     mha_span unused;
     if (linear->weight_stride == 0) linear->weight_stride = in;
+    if (linear->bias_dtype == 0) linear->bias_dtype = linear->dtype;
     if (out > 1 && linear->weight_stride < in)
         return mha_say(message, MHA_INVALID_ARGUMENT,
                        "%s.weight_stride is %" PRId64 ", expected 0 or at least the row length, %" PRId64, name,
                        linear->weight_stride, in);
     TRY(mha_check_dtype(name, linear->dtype, MHA_FLOATS, message));
+    TRY(mha_check_dtype(name, linear->bias_dtype, MHA_FLOATS, message));
     return linear_span(name, linear, out, in, &unused, message);
 }
 
@@ -103,7 +106,7 @@ static mha_status unstack(mha_layer_desc *desc, const int64_t out[MHA_WEIGHTS], 
     for (int i = 0; i < 3; i++) {
         *parts[i] = desc->wqkv;
         parts[i]->weight = mha_element(desc->wqkv.weight, row * desc->wqkv.weight_stride, desc->wqkv.dtype);
-        if (desc->wqkv.bias != NULL) parts[i]->bias = desc->wqkv.bias + row;
+        if (desc->wqkv.bias != NULL) parts[i]->bias = mha_element(desc->wqkv.bias, row, desc->wqkv.bias_dtype);
         row += out[i];
     }
     return MHA_OK;
@@ -177,6 +180,11 @@ static packed_header header_of(const mha_layer_desc *desc, const mha_kernels *ke
     return header;
 }
 
+static void pack_bias(const mha_kernels *kernels, const mha_linear *linear, size_t n, float *packed) {
+    if (linear->bias_dtype == MHA_F32) memcpy(packed, linear->bias, n * sizeof(float));
+    else kernels->widen(linear->bias, linear->bias_dtype, packed, n);
+}
+
 static void pack(const mha_layer_desc *desc, const packed_header *header, const mha_kernels *kernels, char *packed) {
     const mha_linear *linears[MHA_WEIGHTS] = {&desc->wq, &desc->wk, &desc->wv, &desc->wo};
     mha_layer layer;
@@ -187,7 +195,7 @@ static void pack(const mha_layer_desc *desc, const packed_header *header, const 
         const mha_gemm *weight = &layer.weight[i];
         kernels->pack_weights(linears[i]->weight, weight->w_dtype, linears[i]->weight_stride, weight->out, weight->in,
                               (void *)weight->packed);
-        if (weight->bias != NULL) memcpy((float *)weight->bias, linears[i]->bias, (size_t)weight->out * sizeof(float));
+        if (weight->bias != NULL) pack_bias(kernels, linears[i], (size_t)weight->out, (float *)weight->bias);
     }
 }
 
@@ -210,7 +218,7 @@ static mha_status check_apart(const mha_layer_desc *desc, const void *packed, si
     TRY(weight_sizes(desc, out, in, message));
     TRY(mha_bytes_span("packed", packed, bytes, &spans[0], message));
     for (int i = 0; i < MHA_WEIGHTS; i++) {
-        const size_t bias_bytes = (size_t)out[i] * sizeof(float);
+        const size_t bias_bytes = (size_t)(out[i] * mha_dtype_bytes(linears[i]->bias_dtype));
         TRY(linear_span(names[i], linears[i], out[i], in[i], &spans[1 + i], message));
         TRY(mha_bytes_span("bias", linears[i]->bias, bias_bytes, &spans[1 + MHA_WEIGHTS + i], message));
     }

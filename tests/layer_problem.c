@@ -13,20 +13,23 @@ static float *floats(const guard *g) { return (float *)(void *)g->data; }
 /* One weight and its bias; scaled so that outputs are about N(0, 1). */
 static mha_linear make_linear(layer_problem *p, int which, int64_t out, int64_t in, bool bias, guard_side side,
                               rng *r) {
-    const mha_dtype dtype = p->spec.weight_dtypes[which];
+    const mha_dtype dtype = p->spec.weight_dtypes[which], given = p->spec.bias_dtype;
+    const mha_dtype bias_dtype = given != 0 ? given : dtype;
     p->weight[which] = matrix_make(out, in, p->spec.gap, dtype, 1 / sqrt((double)in), side, r);
-    if (bias) p->bias[which] = matrix_make(1, out, 0, MHA_F32, 0.3, side, r);
+    if (bias) p->bias[which] = matrix_make(1, out, 0, bias_dtype, 0.3, side, r);
     return (mha_linear){.weight = p->weight[which].data,
                         .dtype = dtype,
+                        .bias_dtype = given,
                         .weight_stride = p->spec.gap != 0 ? in + p->spec.gap : 0,
-                        .bias = bias ? floats(&p->bias[which]) : NULL};
+                        .bias = bias ? p->bias[which].data : NULL};
 }
 
 static mha_linear part(const mha_linear *stacked, int64_t row, int64_t in) {
     mha_linear linear = *stacked;
     const int64_t stride = stacked->weight_stride != 0 ? stacked->weight_stride : in;
     linear.weight = (const char *)stacked->weight + row * stride * (int64_t)element_bytes(stacked->dtype);
-    if (stacked->bias != NULL) linear.bias = stacked->bias + row;
+    const mha_dtype bias_dtype = stacked->bias_dtype != 0 ? stacked->bias_dtype : stacked->dtype;
+    if (stacked->bias != NULL) linear.bias = (const char *)stacked->bias + row * (int64_t)element_bytes(bias_dtype);
     return linear;
 }
 

@@ -13,8 +13,9 @@ naive_array naive_linear(const naive_array *x, int64_t rows, int64_t in, int64_t
     const int64_t stride = linear->weight_stride != 0 ? linear->weight_stride : in;
     for (int64_t i = 0; i < rows * out; i++) {
         const int64_t row = i / out, o = i % out;
-        double condition = linear->bias != NULL ? fabs((double)linear->bias[o]) : 0, brought[BOUND_KINDS] = {0};
-        y.x[i] = linear->bias != NULL ? linear->bias[o] : 0;
+        const mha_dtype bias_dtype = linear->bias_dtype != 0 ? linear->bias_dtype : linear->dtype;
+        y.x[i] = linear->bias != NULL ? element_value(linear->bias, bias_dtype, o) : 0;
+        double condition = fabs(y.x[i]), brought[BOUND_KINDS] = {0};
         for (int64_t k = 0; k < in; k++) {
             const double w = element_value(linear->weight, linear->dtype, o * stride + k),
                          term = x->x[row * in + k] * w;

@@ -133,7 +133,7 @@ static void half_precision(const char *isa) {
     };
     static const layer_spec forms[] = {
         {HEADS(4, 2, 9), .v_head_dim = 7, .q_dim = 37, .out_dim = 50, .biases = BIAS_ALL, .gap = 3, TOKENS(2, 21, -1)},
-        {HEADS(4, 4, 16), .q_dim = 64, .stacked = true, .scores = true, TOKENS(2, 12, -1)},
+        {HEADS(4, 4, 16), .q_dim = 64, .stacked = true, .biases = BIAS_ALL, .scores = true, TOKENS(2, 12, -1)},
         {HEADS(2, 2, 24), .q_dim = 19, .kv_dim = 140, .causal = true, .q_offset = 30, .gap = 1, TOKENS(2, 5, 70)},
         {HEADS(4, 2, 16), .q_dim = 64, .biases = BIAS_ALL, TOKENS(3, 1, 40)},
         {HEADS(2, 2, 8), .q_dim = 300, .mask = true, .item_gap = 2, TOKENS(1, 90, -1)},
@@ -144,6 +144,7 @@ static void half_precision(const char *isa) {
             s.what = mixes[mix].what;
             memcpy(s.weight_dtypes, mixes[mix].weights, sizeof s.weight_dtypes);
             memcpy(s.dtypes, mixes[mix].activations, sizeof s.dtypes);
+            s.bias_dtype = (mha_dtype)((mix + form) % 4);
             check_layers(isa, &s, 1);
         }
 }

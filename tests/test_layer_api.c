@@ -29,6 +29,7 @@ static const mistake bad_descs[] = {
     DESC(wqkv.weight, 64, "wqkv", "expected"), /* beside the separate ones */
     DESC(wq.dtype, MHA_BOOL, "wq", "4", "MHA_F32, MHA_F16 or MHA_BF16"),
     DESC(wk.dtype, 9, "wk", "9", "MHA_F32"),
+    DESC(wv.bias_dtype, MHA_BOOL, "wv", "4", "MHA_F32"),
     DESC(wq.weight_stride, 31, "wq", "31", "expected"), /* rows of 32 */
     DESC(wk.weight_stride, -32, "wk", "-32", "expected"),
     DESC(struct_size, 3, "struct_size", "3", "expected"),

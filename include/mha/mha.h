@@ -272,9 +272,10 @@ MHA_API mha_status mha_attention_describe(const mha_context *context, const mha_
 /* y = x W^T + b.  PyTorch's layout: weight [out, in], bias [out] or NULL. */
 typedef struct mha_linear {
     const void *weight;    /* [out, in], rows contiguous */
-    mha_dtype dtype;       /* of the weight: MHA_F32, MHA_F16 or MHA_BF16; the bias is f32 always */
+    mha_dtype dtype;       /* of the weight: MHA_F32, MHA_F16 or MHA_BF16 */
+    mha_dtype bias_dtype;  /* 0: as the weight's */
     int64_t weight_stride; /* between rows of the weight; 0: in */
-    const float *bias;     /* [out]; NULL: none */
+    const void *bias;      /* [out]; NULL: none */
 } mha_linear;
 
 /* Sizes and weights of a layer. */

@@ -224,11 +224,10 @@ const int64_t *Array::integers(int64_t size) const {
     return static_cast<const int64_t *>(data_);
 }
 
-const float *Array::floats(int64_t size) const {
+const void *Array::vector(int64_t size) const {
     expect({size}, "[out]");
-    if (!is(dtype_, Code::Float, 32)) refuse_dtype(text(dtype_));
     expect_contiguous_rows();
-    return static_cast<const float *>(data_);
+    return data_;
 }
 
 void raise_status(mha_status status, const char *sentence) {

@@ -45,8 +45,8 @@ class Array {
 
     // A vector of `size` contiguous 64-bit integers.
     const int64_t *integers(int64_t size) const;
-    // A vector of `size` contiguous floats.
-    const float *floats(int64_t size) const;
+    // A vector of `size` contiguous elements.
+    const void *vector(int64_t size) const;
 
   private:
     static constexpr size_t MAX_RANK = 8;

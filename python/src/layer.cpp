@@ -24,7 +24,12 @@ struct Linear {
     int64_t in() const { return weight.shape(1); }
 
     mha_linear describe() const {
-        return {weight.data(), weight.dtype(), weight.stride(0), bias.given() ? bias.floats(out()) : nullptr};
+        mha_linear linear = {};
+        linear.weight = weight.data();
+        linear.dtype = weight.dtype();
+        linear.weight_stride = weight.stride(0);
+        if (bias.given()) linear.bias = bias.vector(out()), linear.bias_dtype = bias.dtype();
+        return linear;
     }
 };
 
