@@ -38,13 +38,23 @@ static void K(decode_load)(mha_tile *tile, const void *const rows[], mha_dtype d
  * they are the next block's, a few lines at a time from FETCH_PLACES of it in turn.  Each line that is read pays for
  * one, divided by how many times the tiles read it. */
 typedef struct row_fetch {
-    const void *block; /* the next one */
-    int64_t stride;    /* between rows; this and all lengths here in bytes */
-    int64_t row_bytes;
-    int32_t passes;           /* of all tiles over a row: a call in so many fetches */
-    int32_t wait;             /* calls until then */
-    int32_t place, row, line; /* what is next, row and line in each place */
+    uintptr_t block;            /* the next one */
+    uint64_t stride, row_bytes; /* in bytes */
+    int32_t passes;             /* of all tiles over a row: a call in so many fetches */
+    int32_t wait;               /* calls until then */
+    uintptr_t next;             /* to be fetched: */
+    int32_t place, row;         /* a line of this row */
+    uint64_t line;              /* of each place; its first byte */
 } row_fetch;
+
+static row_fetch fetch_from_block(const void *block, mha_dtype dtype, int64_t stride, int32_t dim) {
+    const int64_t bytes = mha_dtype_bytes(dtype);
+    return (row_fetch){.block = (uintptr_t)block,
+                       .stride = (uint64_t)(stride * bytes),
+                       .row_bytes = (uint64_t)(dim * bytes),
+                       .wait = 1,
+                       .next = (uintptr_t)block};
+}
 
 /* Elements of a cache line. */
 V_INLINE int32_t line_of(mha_dtype dtype) { return (int32_t)(LINE_BYTES / mha_dtype_bytes(dtype)); }
@@ -54,14 +64,14 @@ V_INLINE void fetch_next_block(row_fetch *f, int lines) {
     if (--f->wait > 0) return;
     f->wait = f->passes;
     V_UNROLL
-    for (int i = 0; i < lines; i++) v_prefetch(f->block, ((f->place + i) * PLACE_ROWS + f->row) * f->stride + f->line);
+    for (int i = 0; i < lines; i++, f->next += PLACE_ROWS * f->stride) v_prefetch((const void *)f->next, 0);
     f->place += lines;
     if (f->place < FETCH_PLACES) return;
     f->place = 0;
     f->line += LINE_BYTES;
-    if (f->line < f->row_bytes) return;
-    f->line = 0;
-    if (++f->row == PLACE_ROWS) f->wait = INT32_MAX;
+    if (f->line >= f->row_bytes) f->line = 0, f->row++;
+    if (f->row == PLACE_ROWS) f->wait = INT32_MAX;
+    f->next = f->block + (uint64_t)f->row * f->stride + f->line;
 }
 
 /* Adds the products of V_LANES elements, or the last n, to the sums. */
@@ -73,7 +83,8 @@ V_INLINE void score_elements(const void *const keys[SCORE_KEYS], mha_dtype dtype
     if (level == MHA_DRAM && line) fetch_next_block(fetch, SCORE_KEYS);
     if (level == MHA_SLOW_CACHE && line) {
         V_UNROLL
-        for (int i = 0; i < SCORE_KEYS; i++) v_prefetch(mha_element(keys[i], d, dtype), ROWS_AHEAD * fetch->stride);
+        for (int i = 0; i < SCORE_KEYS; i++)
+            v_prefetch(mha_element(keys[i], d, dtype), (int64_t)(ROWS_AHEAD * fetch->stride));
     }
     V_UNROLL
     for (int i = 0; i < SCORE_KEYS; i++) key[i] = load_elements_n(mha_element(keys[i], d, dtype), n, dtype);
@@ -190,7 +201,7 @@ V_INLINE void value_columns(const mha_kv_block *block, mha_tile *tile, mha_dtype
         if (level == MHA_SLOW_CACHE) {
             V_UNROLL
             for (int v = 0; v < vectors; v += line / V_LANES)
-                v_prefetch(value_at(block, dtype, k, d + v * V_LANES), ROWS_AHEAD * fetch->stride);
+                v_prefetch(value_at(block, dtype, k, d + v * V_LANES), (int64_t)(ROWS_AHEAD * fetch->stride));
         }
         V_UNROLL
         for (int v = 0; v < vectors; v++)
@@ -307,11 +318,9 @@ V_INLINE void decode_tile(const mha_softmax *softmax, const mha_kv_block *block,
 
 V_INLINE void decode_tiles(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n, bool fused,
                            float *s) {
-    const int64_t k_bytes = mha_dtype_bytes(block->k_dtype), v_bytes = mha_dtype_bytes(block->v_dtype);
-    const int32_t wait =
-        block->next_keys >= BLOCK_KEYS / 2 ? 1 : INT32_MAX; /* a shorter block is not worth a whole one's lines */
-    row_fetch keys = {block->next_k, block->k_stride * k_bytes, block->head_dim * k_bytes, .wait = wait};
-    row_fetch values = {block->next_v, block->v_stride * v_bytes, block->v_head_dim * v_bytes, .wait = wait};
+    row_fetch keys = fetch_from_block(block->next_k, block->k_dtype, block->k_stride, block->head_dim);
+    row_fetch values = fetch_from_block(block->next_v, block->v_dtype, block->v_stride, block->v_head_dim);
+    if (block->next_keys < BLOCK_KEYS / 2) keys.wait = values.wait = INT32_MAX; /* not worth a whole block's lines */
     for (const mha_tile *tile = tiles; tile < tiles + n; tile++) {
         if (tile->begin == tile->end) continue;
         keys.passes += (tile->rows + DECODE_SCORE_ROWS - 1) / DECODE_SCORE_ROWS;
