@@ -52,8 +52,8 @@ static const char *setup(const bench_case *self, void **state) {
     if (!self->row->supported) return bench_cpu_lacks_isa;
     const shape *s = self->shape;
     const mha_kernels *kernels = self->row->kernels;
-    const int32_t dim = s->head_dim, keys = kernels->block_keys;
-    if (s->part != UPDATE && !kernels->tile.packs) return "skipped: these kernels do not pack";
+    const int32_t dim = s->head_dim, keys = kernels->tile.block_keys;
+    if (s->part != UPDATE && kernels->tile.pack_keys == NULL) return "skipped: these kernels do not pack";
     block_state *b = bench_allocate(sizeof *b);
     const float *random = bench_random((size_t)((2 * keys + kernels->tile.max_rows) * dim), MHA_F32);
     b->kernels = kernels;
@@ -69,11 +69,11 @@ static const char *setup(const bench_case *self, void **state) {
                               .head_dim = dim,
                               .v_head_dim = dim};
     set_tile(b, random + 2 * keys * dim);
-    if (kernels->tile.packs) {
-        b->block.packed_k = b->packed_k = bench_allocate(kernels->packed_k_floats(dim) * sizeof(float));
-        b->block.packed_v = b->packed_v = bench_allocate(kernels->packed_v_floats(dim) * sizeof(float));
-        kernels->pack_keys(&b->block, b->packed_k);
-        kernels->pack_values(&b->block, b->packed_v);
+    if (kernels->tile.pack_keys != NULL) {
+        b->block.packed_k = b->packed_k = bench_allocate(kernels->tile.packed_k_floats(dim) * sizeof(float));
+        b->block.packed_v = b->packed_v = bench_allocate(kernels->tile.packed_v_floats(dim) * sizeof(float));
+        kernels->tile.pack_keys(&b->block, b->packed_k);
+        kernels->tile.pack_values(&b->block, b->packed_v);
     }
     *state = b;
     return NULL;
@@ -82,8 +82,8 @@ static const char *setup(const bench_case *self, void **state) {
 static void run(void *state) {
     block_state *b = state;
     switch (b->part) {
-    case PACK_KEYS: b->kernels->pack_keys(&b->block, b->packed_k); break;
-    case PACK_VALUES: b->kernels->pack_values(&b->block, b->packed_v); break;
+    case PACK_KEYS: b->kernels->tile.pack_keys(&b->block, b->packed_k); break;
+    case PACK_VALUES: b->kernels->tile.pack_values(&b->block, b->packed_v); break;
     case UPDATE: b->kernels->tile.block[1](&b->softmax, &b->block, &b->tile, 1, b->scores); break;
     }
 }
@@ -91,7 +91,7 @@ static void run(void *state) {
 void bench_add_block(const bench_row *row) {
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         const shape *s = &shapes[i];
-        const double keys = row->kernels->block_keys, scores = keys * row->kernels->tile.max_rows;
+        const double keys = row->kernels->tile.block_keys, scores = keys * row->kernels->tile.max_rows;
         bench_case c = {
             .row = row, .shape = s, .setup = setup, .run = run, .teardown = teardown, .threads = 1, .item = "float"};
         c.items = s->part == UPDATE ? scores : keys * s->head_dim;

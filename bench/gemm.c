@@ -26,7 +26,7 @@ typedef struct product {
 } product;
 
 static size_t packed_bytes(const mha_kernels *kernels, const shape *s, mha_dtype dtype) {
-    return kernels->weight_elements(s->out, s->in) * bench_element_bytes(dtype);
+    return kernels->gemm.packed_bytes(s->out, s->in, dtype);
 }
 
 static size_t copies(const shape *s, size_t bytes) {
@@ -43,10 +43,10 @@ static const char *setup(const bench_case *self, void **state) {
     p->packed_bytes = packed_bytes(kernels, s, self->dtype);
     p->copies = copies(s, p->packed_bytes);
     p->packed = bench_allocate(p->copies * p->packed_bytes);
-    p->scratch = bench_allocate(kernels->gemm_scratch_floats * sizeof(float));
+    p->scratch = bench_allocate(kernels->gemm.scratch_floats * sizeof(float));
     const void *random = bench_random((size_t)((s->out + s->rows) * s->in), self->dtype);
     for (size_t i = 0; i < p->copies; i++)
-        kernels->pack_weights(random, self->dtype, s->in, s->out, s->in, p->packed + i * p->packed_bytes);
+        kernels->gemm.pack(random, self->dtype, s->in, s->out, s->in, p->packed + i * p->packed_bytes);
     p->gemm = (mha_gemm){.x = mha_element(random, s->out * s->in, self->dtype),
                          .x_dtype = self->dtype,
                          .x_stride = s->in,
@@ -64,7 +64,7 @@ static const char *setup(const bench_case *self, void **state) {
 void bench_product(const mha_kernels *kernels, const mha_gemm *gemm, int64_t rows, float *scratch) {
     const mha_rows_view x = {(void *)gemm->x, gemm->x_dtype, 0, gemm->x_stride};
     const mha_rows_view y = {gemm->y, gemm->y_dtype, 0, gemm->y_stride};
-    const mha_projection p = mha_projection_cut(kernels, gemm, 1, rows, x, y, 1);
+    const mha_projection p = mha_projection_cut(&kernels->gemm, gemm, 1, rows, x, y, 1);
     for (int64_t task = 0; task < p.tasks; task++) mha_projection_task(&p, task, scratch);
 }
 

@@ -40,12 +40,12 @@ double instruments_read(const char *isa, const float *a, const float *b, size_t 
     return bench_wall_seconds() - start;
 }
 
-size_t instruments_packed_elements(const char *isa, int64_t out, int64_t in) {
-    return row_of(isa)->kernels->weight_elements(out, in);
+size_t instruments_packed_bytes(const char *isa, int dtype, int64_t out, int64_t in) {
+    return row_of(isa)->kernels->gemm.packed_bytes(out, in, (mha_dtype)dtype);
 }
 
 void instruments_pack(const char *isa, int dtype, const void *weight, int64_t out, int64_t in, void *packed) {
-    row_of(isa)->kernels->pack_weights(weight, (mha_dtype)dtype, in, out, in, packed);
+    row_of(isa)->kernels->gemm.pack(weight, (mha_dtype)dtype, in, out, in, packed);
 }
 
 /* The projections' product: x [rows, in], y [rows, out]. */
@@ -64,7 +64,7 @@ double instruments_product(const char *isa, int dtype, const void *x, const void
                            .in = in,
                            .out = out,
                            .level = mha_level_of((double)out * (double)in * (double)bench_element_bytes(t))};
-    float *scratch = bench_allocate(kernels->gemm_scratch_floats * sizeof(float));
+    float *scratch = bench_allocate(kernels->gemm.scratch_floats * sizeof(float));
     const double start = bench_wall_seconds();
     for (size_t i = 0; i < runs; i++) bench_product(kernels, &gemm, rows, scratch);
     const double seconds = bench_wall_seconds() - start;

@@ -51,9 +51,9 @@ static void chunk_open(mha_chunk *chunk) {
 
 static void pack(const mha_chunk *chunk, const mha_kv_block *block) {
     const mha_plan *plan = &chunk->call->plan;
-    if (!plan->path->packs) return;
-    plan->kernels->pack_keys(block, chunk->memory.packed_k);
-    plan->kernels->pack_values(block, chunk->memory.packed_v);
+    if (plan->path->pack_keys == NULL) return;
+    plan->path->pack_keys(block, chunk->memory.packed_k);
+    plan->path->pack_values(block, chunk->memory.packed_v);
     mha_phase_end(MHA_PHASE_PACK);
 }
 
@@ -76,7 +76,7 @@ static void chunk_block(mha_chunk *chunk, int64_t key0) {
                           .v_stride = args->v.stride[2],
                           .packed_k = memory->packed_k,
                           .packed_v = memory->packed_v,
-                          .keys = (int32_t)mha_min(plan->kernels->block_keys, chunk->last_key - key0),
+                          .keys = (int32_t)mha_min(plan->path->block_keys, chunk->last_key - key0),
                           .head_dim = (int32_t)args->head_dim,
                           .v_head_dim = (int32_t)args->v_head_dim,
                           .level = plan->level,
@@ -88,7 +88,7 @@ static void chunk_block(mha_chunk *chunk, int64_t key0) {
     for (int64_t t = 0; t < chunk->tiles; t++) {
         mha_tile *tile = &memory->tiles[t];
         place.rows = &memory->rows[t];
-        mha_mask_tile(&place, block.keys, tile, memory->excluded + t * plan->kernels->block_keys, memory->bias,
+        mha_mask_tile(&place, block.keys, tile, memory->excluded + t * plan->path->block_keys, memory->bias,
                       memory->scores);
         mha_phase_end(MHA_PHASE_MASK);
         if (tile->begin == tile->end) continue;
@@ -137,7 +137,7 @@ static void tile_close(const mha_chunk *chunk, const mha_tile *tile, const mha_r
 static void attention_task(void *closure, size_t worker, size_t index) {
     const mha_attention_call *call = closure;
     const mha_plan *plan = &call->plan;
-    const int64_t step = plan->kernels->block_keys;
+    const int64_t step = plan->path->block_keys;
     mha_chunk chunk = {.call = call};
     mha_chunk_locate(plan, index, &chunk);
     if (chunk.split >= chunk.splits) return;

@@ -64,7 +64,7 @@ mha_status mha_attention_describe(const mha_context *context, const mha_attentio
                    "tasks: %lld\n"
                    "workspace: %zu bytes, %zu a worker\n",
                    plan.kernels->isa, path_name(&plan), plan.exp == 0 ? "sleef" : "fused", plan.path->max_rows,
-                   plan.kernels->block_keys, conversions,
+                   plan.path->block_keys, conversions,
                    plan.args.softcap == 0 ? "none" : "a pass over the scores, tanh by SLEEF", mask_cost(&plan),
                    scores->data == NULL ? "none" : "every block computed and copied, no splits", (long long)plan.chunks,
                    (long long)plan.chunk_rows, (long long)plan.splits, (long long)plan.tasks, plan.workspace_bytes,

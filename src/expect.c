@@ -30,7 +30,7 @@ static int64_t first_block(const mha_chunk *chunk) {
     mha_rows rows;
     mha_rows_open(plan, chunk->batch, chunk->row0, 1, &rows);
     const int64_t first = mha_max(rows.first[0], chunk->split * mha_plan_split_keys(plan, chunk->batch));
-    return first / plan->kernels->block_keys * plan->kernels->block_keys;
+    return first / plan->path->block_keys * plan->path->block_keys;
 }
 
 /* A chunk's rows of q or out. */
@@ -53,7 +53,7 @@ static mha_ahead_rows block_rows(const mha_chunk *chunk, const mha_tensor *tenso
     const int64_t keys = mha_plan_kv_len(plan, chunk->batch) - key0, bytes = mha_dtype_bytes(tensor->dtype);
     if (keys <= 0) return (mha_ahead_rows){.left = 0};
     return (mha_ahead_rows){.row = (uintptr_t)mha_row_of(tensor, chunk->batch, chunk->kv_head, key0),
-                            .left = mha_min(plan->kernels->block_keys, keys),
+                            .left = mha_min(plan->path->block_keys, keys),
                             .bytes = dim * bytes,
                             .stride = (uint64_t)tensor->stride[2] * (uint64_t)bytes,
                             .group = 1};
@@ -63,7 +63,7 @@ void mha_chunk_expect(const mha_chunk *now, int64_t key0, mha_kv_block *block, m
     const mha_plan *plan = &now->call->plan;
     const mha_attention_args *args = &plan->args;
     mha_chunk next = *now;
-    int64_t next_key0 = key0 + plan->kernels->block_keys;
+    int64_t next_key0 = key0 + plan->path->block_keys;
     if (next_key0 >= now->last_key) {
         if (now->splits == 1) mha_ahead_add(ahead, query_rows(now, &args->out, args->v_head_dim));
         if (now->index + now->call->n_workers >= (size_t)plan->tasks) return;

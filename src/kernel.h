@@ -100,14 +100,19 @@ void mha_scores_visit(void *visitor, const mha_tile *tile, const float *s, mha_s
  * bits.
  * `decode`: few queries; K and V are read where they lie, lanes run along head_dim. */
 typedef struct mha_path {
-    int32_t max_rows; /* in a tile */
-    bool packs;       /* its blocks need pack_keys and pack_values */
+    int32_t max_rows;   /* in a tile */
+    int32_t block_keys; /* at most MHA_MAX_BLOCK_KEYS */
     /* Where the score of (key, row) lies: s[key * key_stride + row * row_stride]; key_stride 0 stands for `lanes`. */
     int32_t score_key_stride, score_row_stride;
     int32_t (*lanes)(int32_t rows);
     size_t (*q_floats)(int32_t lanes, int32_t head_dim);
     size_t (*o_floats)(int32_t lanes, int32_t v_head_dim);
     size_t (*score_floats)(int32_t lanes); /* of one tile and block */
+    /* What blocks need; NULL: K and V are read where they lie. */
+    size_t (*packed_k_floats)(int32_t head_dim);
+    size_t (*packed_v_floats)(int32_t v_head_dim);
+    void (*pack_keys)(const mha_kv_block *block, float *packed);
+    void (*pack_values)(const mha_kv_block *block, float *packed);
     /* rows[r]: the query of lane r, multiplied by q_factor on the way.  o becomes 0. */
     void (*load)(mha_tile *tile, const void *const rows[], mha_dtype dtype, int32_t head_dim, int32_t v_head_dim,
                  float q_factor);
@@ -129,7 +134,7 @@ typedef struct mha_gemm {
     const void *x; /* [rows, in] */
     mha_dtype x_dtype;
     int64_t x_stride;
-    const void *packed; /* as pack_weights left it */
+    const void *packed; /* as `pack` left it */
     mha_dtype w_dtype;
     const float *bias; /* [out] or NULL */
     void *y;           /* [rows, out] */
@@ -139,18 +144,23 @@ typedef struct mha_gemm {
     mha_level level; /* where the weights are read from */
 } mha_gemm;
 
+typedef struct mha_gemm_kernels {
+    int32_t panel; /* outputs are packed, and tasks cut, in multiples of this */
+    size_t (*packed_bytes)(int64_t out, int64_t in, mha_dtype dtype);
+    /* Elements keep their dtype. */
+    void (*pack)(const void *weight, mha_dtype dtype, int64_t stride, int64_t out, int64_t in, void *packed);
+    size_t scratch_floats;
+    /* Rows [row0, row1), one to MHA_GEMM_ROWS, by outputs [out0, out1): multiples of panel, but out1 may be `out`. */
+    void (*multiply)(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t out0, int64_t out1, float *scratch);
+} mha_gemm_kernels;
+
 /* A row of kernels.inc. */
 typedef struct mha_kernels {
     const char *isa;
     mha_path tile, in_place, decode;
     int32_t in_place_tiles; /* chunks of up to so many tiles take in_place */
-    int32_t block_keys;
+    mha_gemm_kernels gemm;
 
-    /* attention */
-    size_t (*packed_k_floats)(int32_t head_dim);
-    size_t (*packed_v_floats)(int32_t v_head_dim);
-    void (*pack_keys)(const mha_kv_block *block, float *packed);
-    void (*pack_values)(const mha_kv_block *block, float *packed);
     /* Half precision, MHA_F16 or MHA_BF16: n elements to f32, exactly, and back, rounded to nearest, ties to even. */
     void (*widen)(const void *half, mha_dtype dtype, float *x, size_t n);
     void (*narrow)(const float *x, mha_dtype dtype, void *half, size_t n);
@@ -163,16 +173,6 @@ typedef struct mha_kernels {
     void (*softmax_row[2])(const mha_softmax *softmax, float *s, size_t n, float max, float sum);
     /* y[i] = exp(x[i] * scale), x <= 0, as softmax evaluates it.  By exp, as above; for tests and benches. */
     void (*exp[2])(const mha_softmax *softmax, const float *x, float *y, size_t n);
-
-    /* projections */
-    int32_t gemm_panel; /* outputs are packed, and tasks cut, in multiples of this */
-    size_t (*weight_elements)(int64_t out, int64_t in);
-    /* Elements keep their dtype. */
-    void (*pack_weights)(const void *weight, mha_dtype dtype, int64_t stride, int64_t out, int64_t in, void *packed);
-    size_t gemm_scratch_floats;
-    /* Rows [row0, row1), one to MHA_GEMM_ROWS, by outputs [out0, out1): multiples of gemm_panel, but out1 may be
-     * `out`. */
-    void (*gemm)(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t out0, int64_t out1, float *scratch);
 } mha_kernels;
 
 #define MHA_TEXT_(x) #x

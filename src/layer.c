@@ -147,13 +147,13 @@ static mha_status lay_out(layer_call *call, const mha_layer *layer, size_t n_wor
     const mha_rows_view q = view(&a->q), kv = view(&a->kv), out = view(&a->out);
     const mha_gemm *w = layer->weight;
     mha_projection *p = call->projection;
-    p[MHA_WQ] = mha_projection_cut(kernels, &w[MHA_WQ], a->batch, a->q_len, q, rows_of(&t->q), n_workers);
-    p[MHA_WK] = mha_projection_cut(kernels, &w[MHA_WK], a->batch, a->kv_len, kv, rows_of(k), n_workers);
-    p[MHA_WV] = mha_projection_cut(kernels, &w[MHA_WV], a->batch, a->kv_len, kv, rows_of(v), n_workers);
-    p[MHA_WO] = mha_projection_cut(kernels, &w[MHA_WO], a->batch, a->q_len, rows_of(&t->out), out, n_workers);
+    p[MHA_WQ] = mha_projection_cut(&kernels->gemm, &w[MHA_WQ], a->batch, a->q_len, q, rows_of(&t->q), n_workers);
+    p[MHA_WK] = mha_projection_cut(&kernels->gemm, &w[MHA_WK], a->batch, a->kv_len, kv, rows_of(k), n_workers);
+    p[MHA_WV] = mha_projection_cut(&kernels->gemm, &w[MHA_WV], a->batch, a->kv_len, kv, rows_of(v), n_workers);
+    p[MHA_WO] = mha_projection_cut(&kernels->gemm, &w[MHA_WO], a->batch, a->q_len, rows_of(&t->out), out, n_workers);
 
     TRY(mha_plan_cut(&call->plan, n_workers, message));
-    const size_t per_worker = mha_align_up(kernels->gemm_scratch_floats * sizeof(float));
+    const size_t per_worker = mha_align_up(kernels->gemm.scratch_floats * sizeof(float));
     const bool countable = !__builtin_mul_overflow(per_worker, n_workers, &scratch_bytes);
     size_t in_turn = call->plan.workspace_bytes;
     if (countable && scratch_bytes > in_turn) in_turn = scratch_bytes;
@@ -203,7 +203,7 @@ static mha_status prepare(layer_call *call, const mha_layer *layer, const mha_la
 }
 
 static float *scratch_of(const layer_call *call, size_t worker) {
-    const size_t bytes = mha_align_up(call->plan.kernels->gemm_scratch_floats * sizeof(float));
+    const size_t bytes = mha_align_up(call->plan.kernels->gemm.scratch_floats * sizeof(float));
     return (float *)(void *)(call->workers + worker * bytes);
 }
 

@@ -148,7 +148,7 @@ static size_t lay_out(mha_layer *layer, const packed_header *header, const mha_k
         mha_gemm *weight = &layer->weight[i];
         *weight = (mha_gemm){.in = in[i], .out = out[i], .w_dtype = (mha_dtype)header->dtypes[i]};
         if (packed != NULL) weight->packed = packed + used;
-        used += mha_align_up(kernels->weight_elements(out[i], in[i]) * (size_t)mha_dtype_bytes(weight->w_dtype));
+        used += mha_align_up(kernels->gemm.packed_bytes(out[i], in[i], weight->w_dtype));
         if (packed != NULL && has_bias) weight->bias = (const float *)(const void *)(packed + used);
         used += has_bias ? mha_align_up((size_t)out[i] * sizeof(float)) : 0;
     }
@@ -193,8 +193,8 @@ static void pack(const mha_layer_desc *desc, const packed_header *header, const 
     lay_out(&layer, header, kernels, packed);
     for (int i = 0; i < MHA_WEIGHTS; i++) {
         const mha_gemm *weight = &layer.weight[i];
-        kernels->pack_weights(linears[i]->weight, weight->w_dtype, linears[i]->weight_stride, weight->out, weight->in,
-                              (void *)weight->packed);
+        kernels->gemm.pack(linears[i]->weight, weight->w_dtype, linears[i]->weight_stride, weight->out, weight->in,
+                           (void *)weight->packed);
         if (weight->bias != NULL) pack_bias(kernels, linears[i], (size_t)weight->out, (float *)weight->bias);
     }
 }

@@ -124,7 +124,7 @@ static void exclude_by_bias(const mha_tile_place *place, const mha_tile *tile, u
     const float *rows[MHA_MAX_LANES];
     const bool same = mha_mask_is_shared(place->plan);
     for (int32_t r = 0; r < tile->rows; r++)
-        rows[r] = same && r > 0 ? rows[0] : mask_floats(place, tile, r, room + r * place->plan->kernels->block_keys);
+        rows[r] = same && r > 0 ? rows[0] : mask_floats(place, tile, r, room + r * place->plan->path->block_keys);
     if (path->load_bias != NULL) {
         path->load_bias(tile, rows, bias, excluded);
         return;

@@ -33,7 +33,7 @@ mha_softmax mha_softmax_of(const mha_attention_args *args) {
 }
 
 int64_t mha_plan_split_keys(const mha_plan *plan, int64_t b) {
-    const int64_t kv_len = mha_plan_kv_len(plan, b), block = plan->kernels->block_keys;
+    const int64_t kv_len = mha_plan_kv_len(plan, b), block = plan->path->block_keys;
     if (plan->splits == 1) return mha_max(kv_len, 1);
     int64_t keys = mha_ceil_div(SPLIT_MIN_KEYS, block) * block;
     while (mha_ceil_div(kv_len, keys) > MHA_MAX_SPLITS) keys *= 2;
@@ -63,10 +63,9 @@ static float *carve_floats(char *base, size_t *used, bool wanted, size_t rows, s
 
 size_t mha_worker_carve(const mha_plan *plan, char *memory, mha_worker_memory *worker) {
     const mha_path *path = plan->path;
-    const mha_kernels *kernels = plan->kernels;
     const mha_attention_args *args = &plan->args;
     const int32_t lanes = path->lanes(path->max_rows), d = (int32_t)args->head_dim, v_d = (int32_t)args->v_head_dim;
-    const size_t block = (size_t)kernels->block_keys, tiles = (size_t)plan->chunk_tiles;
+    const size_t block = (size_t)path->block_keys, tiles = (size_t)plan->chunk_tiles;
     const size_t rows = (size_t)path->max_rows;
     size_t used = 0;
     worker->tiles = carve(memory, &used, tiles * sizeof *worker->tiles);
@@ -82,8 +81,9 @@ size_t mha_worker_carve(const mha_plan *plan, char *memory, mha_worker_memory *w
     }
     worker->scores = carve_floats(memory, &used, true, 1, path->score_floats(lanes));
     worker->bias = carve_floats(memory, &used, args->mask.data != NULL, 1, path->score_floats(lanes));
-    worker->packed_k = path->packs ? carve_floats(memory, &used, true, 1, kernels->packed_k_floats(d)) : NULL;
-    worker->packed_v = path->packs ? carve_floats(memory, &used, true, 1, kernels->packed_v_floats(v_d)) : NULL;
+    worker->packed_k = path->pack_keys != NULL ? carve_floats(memory, &used, true, 1, path->packed_k_floats(d)) : NULL;
+    worker->packed_v =
+        path->pack_keys != NULL ? carve_floats(memory, &used, true, 1, path->packed_v_floats(v_d)) : NULL;
     worker->wide_scores = carve_floats(memory, &used, half_scores(args), rows, (size_t)args->kv_len);
     return used;
 }

@@ -20,8 +20,8 @@ static int64_t row_step(int64_t rows, int64_t wanted) {
     return mha_max(1, mha_ceil_div(mha_ceil_div(rows, blocks), ROW_UNIT)) * ROW_UNIT;
 }
 
-mha_projection mha_projection_cut(const mha_kernels *kernels, const mha_gemm *weight, int64_t batch, int64_t tokens,
-                                  mha_rows_view x, mha_rows_view y, size_t n_workers) {
+mha_projection mha_projection_cut(const mha_gemm_kernels *kernels, const mha_gemm *weight, int64_t batch,
+                                  int64_t tokens, mha_rows_view x, mha_rows_view y, size_t n_workers) {
     mha_projection p = {.kernels = kernels,
                         .gemm = *weight,
                         .items = batch,
@@ -35,7 +35,7 @@ mha_projection mha_projection_cut(const mha_kernels *kernels, const mha_gemm *we
     p.gemm.y_dtype = y.dtype;
     p.gemm.y_stride = y.token_stride;
     if (is_one_matrix(&x, tokens) && is_one_matrix(&y, tokens)) p.items = 1, p.rows = batch * tokens;
-    const int64_t panels = mha_max(1, weight->out / kernels->gemm_panel); /* whole ones: the last may be short */
+    const int64_t panels = mha_max(1, weight->out / kernels->panel); /* whole ones: the last may be short */
     const int64_t wanted = n_workers > 1 ? (int64_t)n_workers * MHA_TASKS_PER_WORKER : 1;
     const int64_t items = mha_max(1, p.items);
     p.row_step = row_step(p.rows, mha_ceil_div(mha_ceil_div(wanted, items), panels));
@@ -43,7 +43,7 @@ mha_projection mha_projection_cut(const mha_kernels *kernels, const mha_gemm *we
     const int64_t row_blocks = items * mha_max(1, p.row_tasks);
     const int64_t most = row_blocks > 1 ? MHA_GEMM_PANELS : panels; /* the next block of rows meets them again */
     const int64_t task_panels = mha_max(1, mha_min(most, panels / mha_ceil_div(wanted, row_blocks)));
-    p.out_step = task_panels * kernels->gemm_panel;
+    p.out_step = task_panels * kernels->panel;
     p.tasks = p.items * p.row_tasks * mha_ceil_div(weight->out, p.out_step);
     return p;
 }
@@ -55,6 +55,6 @@ void mha_projection_task(const mha_projection *p, int64_t index, float *scratch)
     mha_gemm gemm = p->gemm;
     gemm.x = mha_element(gemm.x, item * p->x_item_stride, gemm.x_dtype);
     gemm.y = (char *)gemm.y + item * p->y_item_stride * mha_dtype_bytes(gemm.y_dtype);
-    p->kernels->gemm(&gemm, row0, mha_min(p->rows, row0 + p->row_step), out0, mha_min(gemm.out, out0 + p->out_step),
-                     scratch);
+    p->kernels->multiply(&gemm, row0, mha_min(p->rows, row0 + p->row_step), out0, mha_min(gemm.out, out0 + p->out_step),
+                         scratch);
 }

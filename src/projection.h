@@ -5,7 +5,7 @@
 #include "kernel.h"
 
 typedef struct mha_projection {
-    const mha_kernels *kernels;
+    const mha_gemm_kernels *kernels;
     mha_gemm gemm; /* of one item; x and y point at the first */
     int64_t items, x_item_stride, y_item_stride;
     int64_t rows;               /* of an item */
@@ -22,10 +22,10 @@ typedef struct mha_rows_view {
 } mha_rows_view;
 
 /* weight: in, out, packed, w_dtype, bias and level are set. */
-mha_projection mha_projection_cut(const mha_kernels *kernels, const mha_gemm *weight, int64_t batch, int64_t tokens,
-                                  mha_rows_view x, mha_rows_view y, size_t n_workers);
+mha_projection mha_projection_cut(const mha_gemm_kernels *kernels, const mha_gemm *weight, int64_t batch,
+                                  int64_t tokens, mha_rows_view x, mha_rows_view y, size_t n_workers);
 
-/* Task `index` of `tasks`; scratch as kernels->gemm_scratch_floats says. */
+/* Task `index` of `tasks`; scratch as kernels->scratch_floats says. */
 void mha_projection_task(const mha_projection *projection, int64_t index, float *scratch);
 
 #endif

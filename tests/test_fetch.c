@@ -139,7 +139,7 @@ static void allow_many(areas *all, const gemm_case *c, const mha_gemm *gemm, con
 
 static void check_gemm(const char *isa, const gemm_case *c) {
     const mha_kernels *kernels = recording_of(isa);
-    const int64_t lanes = kernels->gemm_panel, out0 = 2 * lanes, out = out0 + c->panels * lanes + c->more;
+    const int64_t lanes = kernels->gemm.panel, out0 = 2 * lanes, out = out0 + c->panels * lanes + c->more;
     const int64_t per = in_a_float(c->w);
     /* Steps are even: the first has all inputs if these are few, otherwise half of them at most. */
     const int64_t first = c->in <= 256 ? c->in : c->in / 2 + 8, x_stride = c->in / LINE * LINE + 4 * LINE;
@@ -147,7 +147,8 @@ static void check_gemm(const char *isa, const gemm_case *c) {
     snprintf(all.who, sizeof all.who, "isa %s: gemm rows %d panels %d outputs %d more in %d level %d dtype %d", isa,
              (int)c->rows, (int)c->panels, (int)c->more, (int)c->in, c->level, c->w);
     taken = 0;
-    const float *w = take((int64_t)kernels->weight_elements(out, c->in) / per), *x = take((8 + c->rows) * x_stride);
+    const float *w = take((int64_t)(kernels->gemm.packed_bytes(out, c->in, c->w) / sizeof(float))),
+                *x = take((8 + c->rows) * x_stride);
     const mha_gemm gemm = {.x = x,
                            .x_dtype = MHA_F32,
                            .x_stride = x_stride,
@@ -160,7 +161,7 @@ static void check_gemm(const char *isa, const gemm_case *c) {
                            .out = out,
                            .level = c->level};
     memset(fetches, 0, sizeof fetches);
-    kernels->gemm(&gemm, 8, 8 + c->rows, out0, out, take((int64_t)kernels->gemm_scratch_floats));
+    kernels->gemm.multiply(&gemm, 8, 8 + c->rows, out0, out, take((int64_t)kernels->gemm.scratch_floats));
     w += out0 * c->in / per;
     if (c->rows > FEW_ROWS && !is_scalar(isa)) allow_many(&all, c, &gemm, w, lanes / per, first);
     else if (c->level != MHA_FAST_CACHE && !is_scalar(isa)) allow_few(&all, c, w, lanes / per, first);
@@ -242,7 +243,7 @@ static void check_decode(const char *isa, const decode_case *c, mha_dtype dtype,
     const mha_path *path = &kernels->decode;
     const mha_softmax softmax = {
         .q_factor = 1, .scale = 1, .bias_scale = 1, .exp_hi = 1.4427f, .exp_lo = 0, .exp_floor = -87};
-    const int64_t keys = kernels->block_keys, per = in_a_float(dtype);
+    const int64_t keys = path->block_keys, per = in_a_float(dtype);
     areas all = {.n = 0};
     snprintf(all.who, sizeof all.who, "isa %s: decode dims %d, %d rows %d, %d, %d seen %d next keys %d level %d %d",
              isa, c->head_dim, c->v_head_dim, c->rows[0], c->rows[1], c->rows[2], seen, next_keys, level, dtype);
@@ -278,7 +279,7 @@ static void check_decode(const char *isa, const decode_case *c, mha_dtype dtype,
 }
 
 static void decode(const char *isa) {
-    const int32_t keys = recording_of(isa)->block_keys, next_keys[] = {keys, keys / 2, keys / 2 - 1, 0};
+    const int32_t keys = recording_of(isa)->decode.block_keys, next_keys[] = {keys, keys / 2, keys / 2 - 1, 0};
     for (size_t i = 0; i < COUNT(decode_cases) * COUNT(next_keys) * 2; i++)
         for (int level = MHA_FAST_CACHE; level <= MHA_DRAM; level++)
             for (mha_dtype dtype = MHA_F32; dtype <= MHA_BF16; dtype++)

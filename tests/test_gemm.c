@@ -57,8 +57,8 @@ static product product_make(const mha_kernels *kernels, gemm_case c) {
     p.w = matrix_make(c.out, c.in, c.gap, c.w, 1, c.side, &r);
     p.bias = matrix_make(1, c.out, 0, MHA_F32, 1, c.side, &r);
     p.y = guard_make((size_t)((c.rows - 1) * (c.out + c.gap) + c.out) * element_bytes(c.y), c.side, 0);
-    p.packed = aligned(kernels->weight_elements(c.out, c.in) * element_bytes(c.w), c.side);
-    p.scratch = aligned(kernels->gemm_scratch_floats * sizeof(float), c.side);
+    p.packed = aligned(kernels->gemm.packed_bytes(c.out, c.in, c.w), c.side);
+    p.scratch = aligned(kernels->gemm.scratch_floats * sizeof(float), c.side);
     guard_remember(&p.y);
     multiply(&p);
     return p;
@@ -73,7 +73,7 @@ static void product_free(product *p) {
 /* Runs rows [row0, row1) by all outputs, `panels` panels at a time. */
 static void run(const mha_kernels *kernels, product *p, int64_t row0, int64_t row1, int64_t panels) {
     const gemm_case *c = &p->c;
-    const int64_t step = panels * kernels->gemm_panel;
+    const int64_t step = panels * kernels->gemm.panel;
     const mha_gemm gemm = {.x = p->x.data,
                            .x_dtype = c->x,
                            .x_stride = c->in + c->gap,
@@ -87,8 +87,8 @@ static void run(const mha_kernels *kernels, product *p, int64_t row0, int64_t ro
                            .out = c->out,
                            .level = (mha_level)(c->out % 3)};
     for (int64_t out = 0; out < c->out; out += step)
-        kernels->gemm(&gemm, row0, row1, out, out + step < c->out ? out + step : c->out,
-                      (float *)(void *)p->scratch.data);
+        kernels->gemm.multiply(&gemm, row0, row1, out, out + step < c->out ? out + step : c->out,
+                               (float *)(void *)p->scratch.data);
 }
 
 static float *take(product *p) {
@@ -108,7 +108,7 @@ static void check_dtypes(const char *isa, gemm_case c) {
     ptrdiff_t offset;
     describe(&c, what);
     product p = product_make(kernels, c);
-    kernels->pack_weights(p.w.data, c.w, c.in + c.gap, c.out, c.in, p.packed.data);
+    kernels->gemm.pack(p.w.data, c.w, c.in + c.gap, c.out, c.in, p.packed.data);
     run(kernels, &p, 0, c.rows, 1000);
     float *whole = take(&p);
     check_values(isa, what, "y", whole, &p.wanted);

@@ -144,7 +144,7 @@ static void run_plan(const mha_plan *cut, tasks *t) {
     mha_kernels kernels = *cut->kernels;
     mha_worker_memory unused;
     path.load = count_load, path.block[0] = path.block[1] = count_block, path.finish = count_finish;
-    kernels.pack_keys = kernels.pack_values = count_pack;
+    path.pack_keys = path.pack_values = path.pack_keys != NULL ? count_pack : NULL;
     plan.path = &path, plan.kernels = &kernels;
     clear_tasks(t);
     count.pack_lanes = path.max_rows;
@@ -261,9 +261,9 @@ static void check_products(const char *what, const char *isa, size_t i) {
     static tasks t;
     static float some[8];
     const product *c = &products[i];
-    mha_kernels kernels = *kernels_of(isa);
-    kernels.gemm = count_gemm;
-    count.panel = kernels.gemm_panel;
+    mha_gemm_kernels kernels = kernels_of(isa)->gemm;
+    kernels.multiply = count_gemm;
+    count.panel = kernels.panel;
     for (size_t n = 1; n <= MOST_WORKERS; n = next_workers(n)) {
         pieces p = {0, 0};
         int64_t wanted = 0;
@@ -273,7 +273,7 @@ static void check_products(const char *what, const char *isa, size_t i) {
             const mha_rows_view view = {some, MHA_F32, c->apart ? 1 : 0, 0};
             const mha_projection cut = mha_projection_cut(&kernels, &weight, c->batch, c->tokens, view, view, n);
             for (int64_t task = 0; task < cut.tasks; task++) mha_projection_task(&cut, task, NULL), end_task(&t);
-            const int64_t rows = mha_min(cut.rows, PIECE_ROWS), outs = mha_min(kernels.gemm_panel, weight.out);
+            const int64_t rows = mha_min(cut.rows, PIECE_ROWS), outs = mha_min(kernels.panel, weight.out);
             p.n += cut.items * mha_ceil_div(cut.rows, rows) * mha_ceil_div(weight.out, outs);
             p.largest = fmax(p.largest, (double)(rows * outs * c->in));
             wanted += c->batch * c->tokens * c->in * weight.out;

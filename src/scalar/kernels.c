@@ -211,8 +211,8 @@ static void softmax_row_fused(const mha_softmax *softmax, float *s, size_t n, fl
 
 /* ---- projections: weights as panels [out / GEMM_PANEL][in][GEMM_PANEL], zeros beyond the last output ---- */
 
-static size_t weight_elements(int64_t out, int64_t in) {
-    return (size_t)((out + GEMM_PANEL - 1) / GEMM_PANEL * GEMM_PANEL) * (size_t)in;
+static size_t packed_weight_bytes(int64_t out, int64_t in, mha_dtype dtype) {
+    return (size_t)((out + GEMM_PANEL - 1) / GEMM_PANEL * GEMM_PANEL * in * mha_dtype_bytes(dtype));
 }
 
 static void pack_weights(const void *weight, mha_dtype dtype, int64_t stride, int64_t out, int64_t in, void *packed) {
@@ -249,6 +249,7 @@ static void gemm(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t out0,
 /* One path serves many queries and few. */
 #define PATH                                                                                                           \
     {.max_rows = LANES,                                                                                                \
+     .block_keys = BLOCK_KEYS,                                                                                         \
      .score_row_stride = 1,                                                                                            \
      .lanes = tile_lanes,                                                                                              \
      .q_floats = tile_floats,                                                                                          \
@@ -263,15 +264,11 @@ const mha_kernels mha_kernels_f32_scalar = {
     .tile = PATH,
     .in_place = PATH,
     .decode = PATH,
-    .block_keys = BLOCK_KEYS,
+    .gemm = {.panel = GEMM_PANEL, .packed_bytes = packed_weight_bytes, .pack = pack_weights, .multiply = gemm},
     .widen = widen,
     .narrow = narrow,
     .merge = merge,
     .lse = lse,
     .softmax_row = {softmax_row_sleef, softmax_row_fused},
     .exp = {exp_array_sleef, exp_array_fused},
-    .gemm_panel = GEMM_PANEL,
-    .weight_elements = weight_elements,
-    .pack_weights = pack_weights,
-    .gemm = gemm,
 };

@@ -22,34 +22,36 @@ _Static_assert(BLOCK_KEYS % FETCH_PLACES == 0, "places of a block are even");
 _Static_assert((int)MHA_GEMM_PANELS <= (int)FETCH_PLACES, "every panel of a group is a place");
 _Static_assert(MHA_MAX_SPLITS % V_LANES == 0, "weights of splits are whole vectors");
 
-#define TILE_PATH(needs_packing, block_sleef, block_fused)                                                             \
-    {                                                                                                                  \
-        .max_rows = TILE_LANES,                                                                                        \
-        .packs = needs_packing,                                                                                        \
-        .score_key_stride = 0,                                                                                         \
-        .score_row_stride = 1,                                                                                         \
-        .lanes = K(tile_lanes),                                                                                        \
-        .q_floats = K(tile_q_floats),                                                                                  \
-        .o_floats = K(tile_o_floats),                                                                                  \
-        .score_floats = K(tile_score_floats),                                                                          \
-        .load = K(tile_load),                                                                                          \
-        .block = {K(block_sleef), K(block_fused)},                                                                     \
-        .load_bias = K(tile_load_bias),                                                                                \
-        .finish = K(tile_finish),                                                                                      \
-    }
+#define PACKS                                                                                                          \
+    .packed_k_floats = K(packed_k_floats), .packed_v_floats = K(packed_v_floats), .pack_keys = K(pack_keys),           \
+    .pack_values = K(pack_values)
+
+#define TILE_PATH(block_sleef, block_fused, ...)                                                                       \
+    {.max_rows = TILE_LANES,                                                                                           \
+     .block_keys = BLOCK_KEYS,                                                                                         \
+     .score_key_stride = 0,                                                                                            \
+     .score_row_stride = 1,                                                                                            \
+     .lanes = K(tile_lanes),                                                                                           \
+     .q_floats = K(tile_q_floats),                                                                                     \
+     .o_floats = K(tile_o_floats),                                                                                     \
+     .score_floats = K(tile_score_floats),                                                                             \
+     .load = K(tile_load),                                                                                             \
+     .block = {K(block_sleef), K(block_fused)},                                                                        \
+     .load_bias = K(tile_load_bias),                                                                                   \
+     .finish = K(tile_finish),                                                                                         \
+     __VA_ARGS__}
 
 const mha_kernels K(kernels) = {
     .isa = MHA_TEXT(MHA_ISA),
-    .block_keys = BLOCK_KEYS,
-    .tile = TILE_PATH(true, tile_block_sleef, tile_block_fused),
+    .tile = TILE_PATH(tile_block_sleef, tile_block_fused, PACKS),
 #if IN_PLACE_TILES > 0
-    .in_place = TILE_PATH(false, in_place_block_sleef, in_place_block_fused),
+    .in_place = TILE_PATH(in_place_block_sleef, in_place_block_fused, .pack_keys = NULL),
 #else
-    .in_place = TILE_PATH(true, tile_block_sleef, tile_block_fused),
+    .in_place = TILE_PATH(tile_block_sleef, tile_block_fused, PACKS),
 #endif
     .in_place_tiles = IN_PLACE_TILES,
     .decode = {.max_rows = DECODE_ROWS,
-               .packs = false,
+               .block_keys = BLOCK_KEYS,
                .score_key_stride = 1,
                .score_row_stride = BLOCK_KEYS,
                .lanes = K(decode_lanes),
@@ -59,19 +61,15 @@ const mha_kernels K(kernels) = {
                .load = K(decode_load),
                .block = {K(decode_block_sleef), K(decode_block_fused)},
                .finish = K(decode_finish)},
-    .packed_k_floats = K(packed_k_floats),
-    .packed_v_floats = K(packed_v_floats),
-    .pack_keys = K(pack_keys),
-    .pack_values = K(pack_values),
+    .gemm = {.panel = TILE_LANES,
+             .packed_bytes = K(packed_weight_bytes),
+             .pack = K(pack_weights),
+             .scratch_floats = GEMM_SCRATCH_FLOATS,
+             .multiply = K(gemm)},
     .widen = K(widen),
     .narrow = K(narrow),
     .merge = K(merge),
     .lse = K(lse),
     .softmax_row = {K(softmax_row_sleef), K(softmax_row_fused)},
     .exp = {K(exp_sleef), K(exp_fused)},
-    .gemm_panel = TILE_LANES,
-    .weight_elements = K(weight_elements),
-    .pack_weights = K(pack_weights),
-    .gemm_scratch_floats = GEMM_SCRATCH_FLOATS,
-    .gemm = K(gemm),
 };

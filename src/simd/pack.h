@@ -109,7 +109,9 @@ static void K(pack_values)(const mha_kv_block *block, float *packed) {
     V_WITH_DTYPE(block->v_dtype, pack_all_values(block, T, packed));
 }
 
-static size_t K(weight_elements)(int64_t out, int64_t in) { return (size_t)round_up(out, V_LANES) * (size_t)in; }
+static size_t K(packed_weight_bytes)(int64_t out, int64_t in, mha_dtype dtype) {
+    return (size_t)(round_up(out, V_LANES) * in * mha_dtype_bytes(dtype));
+}
 
 /* Lanes of the weight panel that starts at output o. */
 V_INLINE int64_t panel_lanes(int64_t o, int64_t out) {
