@@ -23,6 +23,11 @@
  *                                            even, and keep NaN
  *   v_exp_sleef v_log_sleef v_tanh_sleef     SLEEF, the 1.0 ULP ones
  *
+ * An instruction set that multiplies pairs of bf16 includes such a vec.h and defines UNIT 2 and, for vectors of V_LANES
+ * pairs (the first in the low half of a lane; FMA tiles then multiply pairs, everything else stays f32):
+ *   v_dot(a, b, c), va_dot(a, i, b, c)       c + a0 b0 + a1 b1; as v_fma and va_fma
+ *   v_pair(even, odd)                        rounded to bf16, to nearest, ties to even, NaN kept
+ *
  * src/simd's templates are written in it and include nothing of an instruction set. */
 #ifndef MHA_SIMD_BASE_H
 #define MHA_SIMD_BASE_H
@@ -47,10 +52,10 @@ V_INLINE void v_prefetch(const void *p, int64_t bytes) {
     __builtin_prefetch((const void *)((uintptr_t)p + (uint64_t)bytes), 0, 3);
 }
 
-/* Names of the functions that the kernel table exports: mha_<op>_f32_<isa>. */
-#define K_NAME_(op, isa) mha_##op##_f32_##isa
-#define K_NAME(op, isa)  K_NAME_(op, isa)
-#define K(op)            K_NAME(op, MHA_ISA)
+/* Names of the functions that the kernel table exports: mha_<op>_<what is multiplied>_<isa>. */
+#define K_NAME_(op, type, isa) mha_##op##_##type##_##isa
+#define K_NAME(op, type, isa)  K_NAME_(op, type, isa)
+#define K(op)                  K_NAME(op, K_TYPE, MHA_ISA)
 
 static inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 

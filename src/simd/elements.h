@@ -66,14 +66,30 @@ V_INLINE void narrow(const float *x, mha_dtype dtype, uint16_t *half, int64_t n)
     for (int64_t i = 0; i < n; i += V_LANES) store_elements_n(half + i, v_load_n(x + i, n - i), n - i, dtype);
 }
 
-static void K(widen)(const void *half, mha_dtype dtype, float *x, size_t n) {
-    if (dtype == MHA_BF16) widen(half, MHA_BF16, x, (int64_t)n);
-    else widen(half, MHA_F16, x, (int64_t)n);
-}
+/* What FMA tiles multiply: a unit of a lane is an element, or UNIT of them that are summed. */
+#ifdef UNIT
+#define K_TYPE bf16
+#else
+#define UNIT   1
+#define K_TYPE f32
+V_INLINE vf v_dot(vf a, vf b, vf c) { return v_fma(a, b, c); }
+V_INLINE vf va_dot(va a, int i, vf b, vf c) { return va_fma(a, i, b, c); }
+V_INLINE vf v_load_pairs(const uint16_t *p) { return v_load_bf16(p); }
+V_INLINE vf v_pair(vf even, vf odd) { return v_add(even, odd); }
+#endif
 
-static void K(narrow)(const float *x, mha_dtype dtype, void *half, size_t n) {
-    if (dtype == MHA_BF16) narrow(x, MHA_BF16, half, (int64_t)n);
-    else narrow(x, MHA_F16, half, (int64_t)n);
+V_INLINE int32_t units_of(int32_t elements) { return (elements + UNIT - 1) / UNIT; }
+
+/* V_LANES units, each element times the factor, of which 0 < n elements are there. */
+V_INLINE vf load_units(const void *p, int64_t n, mha_dtype dtype, float factor) {
+    if (UNIT == 1) return v_mul(load_elements_n(p, n, dtype), v_set1(factor));
+    const bool as_it_is = dtype == MHA_BF16 && factor == 1;
+    if (as_it_is && n >= UNIT * V_LANES) return v_load_pairs(p);
+    uint16_t units[UNIT * V_LANES] = {0};
+    if (as_it_is) memcpy(units, p, (size_t)n * sizeof *units);
+    for (int i = 0; !as_it_is && i < UNIT * V_LANES && i < n; i += V_LANES)
+        v_store_bf16(units + i, v_mul(load_elements_n(mha_element(p, i, dtype), n - i, dtype), v_set1(factor)));
+    return v_load_pairs(units);
 }
 
 #endif

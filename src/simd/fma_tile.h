@@ -1,6 +1,6 @@
 /* The one matrix product of this library:
  *
- *     C[i][lane] = sum over k of A[k][i] B[k][lane]        i < rows <= PANEL, lane < vectors * V_LANES
+ *     C[i][lane] = sum over k of A[k][i] B[k][lane]        i < rows <= PANEL, lane < vectors * V_LANES, k in units
  *
  *     A [n][PANEL]       broadcast                      K and V panels, rows of X: packed, or where they lie
  *     B [n][b_stride]    in vectors                     Q^T, P^T; weights, of any dtype
@@ -22,8 +22,8 @@ V_INLINE fma_rows packed_panel(const float *panel) { return (fma_rows){.packed =
 
 /* A[k][i] * b + c for an i that is constant after unrolling. */
 V_INLINE vf fma_row(const fma_rows *a, int64_t k, int i, vf b, vf c) {
-    if (a->packed) return va_fma(va_load(a->row[0] + k * PANEL), i, b, c);
-    return v_fma(v_set1(a->row[i][k * a->step]), b, c);
+    if (a->packed) return va_dot(va_load(a->row[0] + k * PANEL), i, b, c);
+    return v_dot(v_set1(a->row[i][k * a->step]), b, c);
 }
 
 V_INLINE void fma_start(int rows, int vectors, vf c[PANEL][TILE_VECTORS]) {

@@ -17,6 +17,7 @@
 #ifndef MHA_SIMD_GEMM_H
 #define MHA_SIMD_GEMM_H
 
+#include "weights.h"
 #include "gemm_tile.h"
 
 enum {
@@ -153,7 +154,7 @@ static void fetch_panel(tile_fetch *f, const gemm_block *block, const gemm_slice
 
 static const float *slice_floats(const gemm_block *block, const gemm_tile *tile) {
     if (block->gemm->w_dtype == MHA_F32) return tile->w;
-    K(widen)(tile->w, block->gemm->w_dtype, block->slice, (size_t)(tile->depth * tile->w_stride));
+    widen(tile->w, block->gemm->w_dtype, block->slice, tile->depth * tile->w_stride);
     return block->slice;
 }
 
@@ -188,7 +189,7 @@ static const float *row_floats(const gemm_block *block, const gemm_slices *s, in
     const void *row = x_at(gemm, block->row0 + i, s->k);
     if (gemm->x_dtype == MHA_F32) return row;
     float *floats = block->x + i * GEMM_DEPTH;
-    K(widen)(row, gemm->x_dtype, floats, (size_t)s->depth);
+    widen(row, gemm->x_dtype, floats, s->depth);
     return floats;
 }
 

@@ -71,7 +71,7 @@ static void copy_sums(const gemm_tile *tile, int valid, int64_t lanes) {
     for (int i = 0; i < valid; i++, y += gemm->y_stride * bytes) {
         const float *sums = tile->sums + i * TILE_LANES;
         if (gemm->y_dtype == MHA_F32) memcpy(y, sums, (size_t)(outs * bytes));
-        else K(narrow)(sums, gemm->y_dtype, y, (size_t)outs);
+        else narrow(sums, gemm->y_dtype, (uint16_t *)(void *)y, outs);
     }
 }
 

@@ -3,9 +3,9 @@
  *     keys     [keys][head_dim]    -> [keys / PANEL][head_dim][PANEL]          transposed
  *     values   [keys][v_head_dim]  -> [v_head_dim / PANEL][BLOCK_KEYS][PANEL]
  *     queries  [rows][head_dim]    -> [head_dim][lanes]                        transposed
- *     weights  [out][in]           -> [out / TILE_LANES][in][TILE_LANES]       transposed; the last panel is narrower
  *
- * Rows and columns beyond the last are zeros, so that tiles need no tails. */
+ * head_dim (of values: the keys) counted in units.  Rows and columns beyond the last are zeros, so that tiles need no
+ * tails. */
 #ifndef MHA_SIMD_PACK_H
 #define MHA_SIMD_PACK_H
 
@@ -19,29 +19,31 @@ enum {
     FETCH_PLACES = 16,
 };
 
-/* Columns [col, col + n), n <= V_LANES, of V_LANES rows (NULL: zeros): column col + i becomes r[i]. */
-V_INLINE void load_columns(const void *const rows[V_LANES], mha_dtype dtype, int64_t col, int64_t n, vf r[V_LANES]) {
+/* Up to V_LANES columns of V_LANES rows (NULL: zeros) of so many elements, from unit or, of a matrix that is not
+ * multiplied, element `col` on, times the factor: column col + i becomes r[i]. */
+V_INLINE void load_columns(const void *const rows[V_LANES], mha_dtype dtype, bool units, int64_t col, int64_t elements,
+                           float factor, vf r[V_LANES]) {
+    const int64_t first = units ? col * UNIT : col, left = elements - first;
     V_UNROLL
     for (int i = 0; i < V_LANES; i++) {
         r[i] = v_zero();
         if (rows[i] == NULL) continue;
-        const void *p = mha_element(rows[i], col, dtype);
-        r[i] = n == V_LANES ? load_elements(p, dtype) : load_elements_n(p, n, dtype);
+        const void *p = mha_element(rows[i], first, dtype);
+        r[i] = units ? load_units(p, left, dtype, factor) : v_mul(load_elements_n(p, left, dtype), v_set1(factor));
     }
     v_transpose(r);
 }
 
-/* V_LANES rows become lanes: element (row, col) times the factor goes to dst[col * stride + row]. */
-V_INLINE void pack_lanes(const void *const rows[V_LANES], mha_dtype from, int64_t cols, vf factor, void *dst,
-                         mha_dtype to, int64_t stride) {
+/* V_LANES rows become lanes: column `col` goes to dst[col * stride]. */
+V_INLINE void pack_lanes(const void *const rows[V_LANES], mha_dtype from, bool units, int64_t elements, float factor,
+                         void *dst, mha_dtype to, int64_t stride) {
+    const int64_t cols = units ? (elements + UNIT - 1) / UNIT : elements;
     for (int64_t col = 0; col < cols; col += V_LANES) {
-        const int64_t n = cols - col < V_LANES ? cols - col : V_LANES;
         vf r[V_LANES];
-        load_columns(rows, from, col, n, r);
+        load_columns(rows, from, units, col, elements, factor, r);
         V_UNROLL
         for (int i = 0; i < V_LANES; i++) {
-            if (i >= n) continue;
-            store_elements((char *)dst + (col + i) * stride * mha_dtype_bytes(to), v_mul(r[i], factor), to);
+            if (col + i < cols) store_elements((char *)dst + (col + i) * stride * mha_dtype_bytes(to), r[i], to);
         }
     }
 }
@@ -52,32 +54,34 @@ V_INLINE void point_at_rows(const void *rows[V_LANES], const void *matrix, mha_d
     for (int i = 0; i < V_LANES; i++) rows[i] = row + i < end ? mha_element(matrix, (row + i) * stride, dtype) : NULL;
 }
 
-/* [n][cols] with the given stride -> [n / PANEL][cols][PANEL], panels panel_stride apart */
-V_INLINE void pack_row_panels(const void *matrix, mha_dtype dtype, int64_t stride, int64_t n, int64_t cols,
+/* [n][elements] with the given stride -> [n / PANEL][units][PANEL], panels panel_stride apart */
+V_INLINE void pack_row_panels(const void *matrix, mha_dtype dtype, int64_t stride, int64_t n, int64_t elements,
                               float *packed, int64_t panel_stride) {
     const void *rows[V_LANES];
+    const int64_t cols = (elements + UNIT - 1) / UNIT;
     for (int64_t row = 0; row < round_up(n, PANEL); row += V_LANES) {
         float *panel = packed + row / PANEL * panel_stride + row % PANEL;
         point_at_rows(rows, matrix, dtype, stride, row, n);
         for (int64_t col = 0; col < cols; col += V_LANES) {
-            const int64_t left = cols - col < V_LANES ? cols - col : V_LANES;
             vf r[V_LANES];
-            load_columns(rows, dtype, col, left, r);
+            load_columns(rows, dtype, true, col, elements, 1, r);
             V_UNROLL
             for (int i = 0; i < V_LANES; i++) {
-                if (i < left) v_store_panels(panel + (col + i) * PANEL, panel_stride, r[i]);
+                if (col + i < cols) v_store_panels(panel + (col + i) * PANEL, panel_stride, r[i]);
             }
         }
     }
 }
 
-static size_t K(packed_k_floats)(int32_t head_dim) { return (size_t)BLOCK_KEYS * (size_t)head_dim; }
+static size_t K(packed_k_floats)(int32_t head_dim) { return (size_t)(BLOCK_KEYS * units_of(head_dim)); }
 
-static size_t K(packed_v_floats)(int32_t v_head_dim) { return (size_t)BLOCK_KEYS * (size_t)round_up(v_head_dim, STEP); }
+static size_t K(packed_v_floats)(int32_t v_head_dim) {
+    return (size_t)(units_of(BLOCK_KEYS) * round_up(v_head_dim, STEP));
+}
 
 static void K(pack_keys)(const mha_kv_block *block, float *packed) {
-    const int64_t dim = block->head_dim;
-    V_WITH_DTYPE(block->k_dtype, pack_row_panels(block->k, T, block->k_stride, block->keys, dim, packed, dim * PANEL));
+    const int32_t dim = block->head_dim, panel = units_of(dim) * PANEL;
+    V_WITH_DTYPE(block->k_dtype, pack_row_panels(block->k, T, block->k_stride, block->keys, dim, packed, panel));
 }
 
 /* Element d of the values of key k. */
@@ -85,15 +89,22 @@ V_INLINE const void *value_at(const mha_kv_block *block, mha_dtype dtype, int64_
     return mha_element(block->v, k * block->v_stride + d, dtype);
 }
 
-/* Columns [d, d + n) of the values, zeros beyond v_head_dim.  Panels are kilobytes apart and so, often, are rows: few
- * of them at a time, or they push each other out of the first-level cache. */
+/* V_LANES columns of a key's values from d on; zeros beyond v_head_dim and behind the last key. */
+V_INLINE vf load_values(const mha_kv_block *block, mha_dtype dtype, int64_t k, int64_t d) {
+    const int64_t left = block->v_head_dim - d;
+    return left > 0 && k < block->keys ? load_elements_n(value_at(block, dtype, k, d), left, dtype) : v_zero();
+}
+
+/* Columns [d, d + n) of the values, units of keys.  Panels are kilobytes apart and so, often, are rows: few of them at
+ * a time, or they push each other out of the first-level cache. */
 V_INLINE void pack_value_columns(const mha_kv_block *block, mha_dtype dtype, int64_t d, int n, float *packed) {
-    for (int64_t k = 0; k < block->keys; k++) {
+    const int64_t panel_stride = units_of(BLOCK_KEYS) * PANEL;
+    for (int64_t k = 0; k < block->keys; k += UNIT) {
         V_UNROLL
         for (int64_t i = d; i < d + n; i += V_LANES) {
-            const int64_t left = block->v_head_dim - i;
-            const vf x = left > 0 ? load_elements_n(value_at(block, dtype, k, i), left, dtype) : v_zero();
-            v_store_panels(packed + (i / PANEL * BLOCK_KEYS + k) * PANEL + i % PANEL, BLOCK_KEYS * PANEL, x);
+            vf x = load_values(block, dtype, k, i);
+            if (UNIT > 1) x = v_pair(x, load_values(block, dtype, k + 1, i));
+            v_store_panels(packed + i / PANEL * panel_stride + k / UNIT * PANEL + i % PANEL, panel_stride, x);
         }
     }
 }
@@ -107,32 +118,6 @@ V_INLINE void pack_all_values(const mha_kv_block *block, mha_dtype dtype, float 
 
 static void K(pack_values)(const mha_kv_block *block, float *packed) {
     V_WITH_DTYPE(block->v_dtype, pack_all_values(block, T, packed));
-}
-
-static size_t K(packed_weight_bytes)(int64_t out, int64_t in, mha_dtype dtype) {
-    return (size_t)(round_up(out, V_LANES) * in * mha_dtype_bytes(dtype));
-}
-
-/* Lanes of the weight panel that starts at output o. */
-V_INLINE int64_t panel_lanes(int64_t o, int64_t out) {
-    const int64_t left = round_up(out, V_LANES) - o;
-    return left < TILE_LANES ? left : TILE_LANES;
-}
-
-V_INLINE void pack_weight_panels(const void *weight, mha_dtype dtype, int64_t stride, int64_t out, int64_t in,
-                                 void *packed) {
-    const void *rows[V_LANES];
-    for (int64_t o = 0; o < out; o += V_LANES) {
-        const int64_t panel = o / TILE_LANES * TILE_LANES, at = panel * in + (o - panel);
-        point_at_rows(rows, weight, dtype, stride, o, out);
-        pack_lanes(rows, dtype, in, v_set1(1), (char *)packed + at * mha_dtype_bytes(dtype), dtype,
-                   panel_lanes(panel, out));
-    }
-}
-
-static void K(pack_weights)(const void *weight, mha_dtype dtype, int64_t stride, int64_t out, int64_t in,
-                            void *packed) {
-    V_WITH_DTYPE(dtype, pack_weight_panels(weight, T, stride, out, in, packed));
 }
 
 #endif

@@ -1,6 +1,16 @@
-/* What is done to whole rows, outside of tiles: merging splits, log-sum-exp, attention weights. */
+/* What is done to whole rows, outside of tiles: conversion, merging splits, log-sum-exp, attention weights. */
 #ifndef MHA_SIMD_ROWS_H
 #define MHA_SIMD_ROWS_H
+
+static void K(widen)(const void *half, mha_dtype dtype, float *x, size_t n) {
+    if (dtype == MHA_BF16) widen(half, MHA_BF16, x, (int64_t)n);
+    else widen(half, MHA_F16, x, (int64_t)n);
+}
+
+static void K(narrow)(const float *x, mha_dtype dtype, void *half, size_t n) {
+    if (dtype == MHA_BF16) narrow(x, MHA_BF16, half, (int64_t)n);
+    else narrow(x, MHA_F16, half, (int64_t)n);
+}
 
 static void K(merge)(const mha_softmax *softmax, float *partials, size_t n, size_t stride, float *out,
                      int32_t v_head_dim) {

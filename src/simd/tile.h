@@ -1,13 +1,19 @@
 /* The tile path: one block of keys and values, packed or in place, against tiles of queries, which sit in lanes.  Sizes
  * in floats:
  *
- *     q [head_dim][lanes]    s [BLOCK_KEYS][lanes]    o [v_head_dim][lanes]       lanes: 1 to TILE_VECTORS vectors */
+ *     q [head_dim][lanes]    s [BLOCK_KEYS][lanes]    o [v_head_dim][lanes]       lanes: 1 to TILE_VECTORS vectors
+ *
+ * With units of two bf16, q is [head_dim / 2] and the weights, which take the place of s, are [BLOCK_KEYS / 2]; scores
+ * and o are f32. */
 #ifndef MHA_SIMD_TILE_H
 #define MHA_SIMD_TILE_H
 
+/* Units of two bf16 as floats. */
+static const float ONES = 0x1.007fp0f, ONE_EVEN = 0x3f80p-149f, ONE_ODD = 1;
+
 static int32_t K(tile_lanes)(int32_t rows) { return (int32_t)round_up(rows, V_LANES); }
 
-static size_t K(tile_q_floats)(int32_t lanes, int32_t head_dim) { return (size_t)lanes * (size_t)head_dim; }
+static size_t K(tile_q_floats)(int32_t lanes, int32_t head_dim) { return (size_t)(lanes * units_of(head_dim)); }
 
 static size_t K(tile_o_floats)(int32_t lanes, int32_t v_head_dim) {
     return (size_t)lanes * (size_t)round_up(v_head_dim, STEP);
@@ -15,25 +21,25 @@ static size_t K(tile_o_floats)(int32_t lanes, int32_t v_head_dim) {
 
 static size_t K(tile_score_floats)(int32_t lanes) { return (size_t)lanes * BLOCK_KEYS; }
 
-/* Lane r of each of cols vectors: an element of rows[r], times the factor. */
-V_INLINE void load_lanes(const mha_tile *tile, const void *const rows[], mha_dtype dtype, int32_t cols, float factor,
-                         float *dst) {
+/* Lane r of each vector: an element or unit of rows[r], times the factor. */
+V_INLINE void load_lanes(const mha_tile *tile, const void *const rows[], mha_dtype dtype, bool units, int32_t elements,
+                         float factor, float *dst) {
     for (int32_t lane = 0; lane < tile->lanes; lane += V_LANES) {
         const void *group[V_LANES];
         for (int i = 0; i < V_LANES; i++) group[i] = lane + i < tile->rows ? rows[lane + i] : NULL;
-        pack_lanes(group, dtype, cols, v_set1(factor), dst + lane, MHA_F32, tile->lanes);
+        pack_lanes(group, dtype, units, elements, factor, dst + lane, MHA_F32, tile->lanes);
     }
 }
 
 static void K(tile_load)(mha_tile *tile, const void *const rows[], mha_dtype dtype, int32_t head_dim,
                          int32_t v_head_dim, float q_factor) {
-    V_WITH_DTYPE(dtype, load_lanes(tile, rows, T, head_dim, q_factor, tile->q));
+    V_WITH_DTYPE(dtype, load_lanes(tile, rows, T, true, head_dim, q_factor, tile->q));
     memset(tile->o, 0, K(tile_o_floats)(tile->lanes, v_head_dim) * sizeof(float));
 }
 
 static void K(tile_load_bias)(const mha_tile *tile, const float *const rows[], float *bias, uint64_t *excluded) {
     const void *const *from = (const void *const *)rows;
-    load_lanes(tile, from, MHA_F32, tile->end - tile->begin, 1, bias + tile->begin * tile->lanes);
+    load_lanes(tile, from, MHA_F32, false, tile->end - tile->begin, 1, bias + tile->begin * tile->lanes);
     const vf lowest = v_set1(-INFINITY);
     for (int32_t k = tile->begin; k < tile->end; k++)
         for (int32_t lane = 0; lane < tile->lanes; lane += V_LANES)
@@ -43,7 +49,7 @@ static void K(tile_load_bias)(const mha_tile *tile, const float *const rows[], f
 /* PANEL keys from `key` on, or PANEL columns of the values from `d` on, as rows of A.  In place, what lies beyond the
  * last is the last again: never read out of bounds, and never used. */
 V_INLINE fma_rows key_rows(const mha_kv_block *block, int32_t key, bool in_place) {
-    if (!in_place) return packed_panel(block->packed_k + (int64_t)key * block->head_dim);
+    if (!in_place) return packed_panel(block->packed_k + (int64_t)key * units_of(block->head_dim));
     fma_rows a = {.step = 1};
     const float *keys = block->k;
     V_UNROLL
@@ -53,7 +59,7 @@ V_INLINE fma_rows key_rows(const mha_kv_block *block, int32_t key, bool in_place
 }
 
 V_INLINE fma_rows value_rows(const mha_kv_block *block, int32_t d, int32_t begin, bool in_place) {
-    if (!in_place) return packed_panel(block->packed_v + ((int64_t)d * BLOCK_KEYS + (int64_t)begin * PANEL));
+    if (!in_place) return packed_panel(block->packed_v + ((int64_t)d * units_of(BLOCK_KEYS) + begin / UNIT * PANEL));
     fma_rows a = {.step = block->v_stride};
     const float *values = (const float *)block->v + begin * block->v_stride;
     V_UNROLL
@@ -71,7 +77,7 @@ V_INLINE void multiply_keys(const mha_kv_block *block, const mha_tile *tile, int
         vf c[PANEL][TILE_VECTORS];
         const fma_rows keys = key_rows(block, key, in_place);
         if (block->ahead != NULL) mha_ahead_step(block->ahead);
-        fma_tile(PANEL, vectors, block->head_dim, &keys, tile->q, lanes, c);
+        fma_tile(PANEL, vectors, units_of(block->head_dim), &keys, tile->q, lanes, c);
         V_UNROLL
         for (int i = 0; i < PANEL; i++) {
             V_UNROLL
@@ -122,7 +128,16 @@ V_INLINE void modify_scores(const mha_softmax *softmax, const mha_tile *tile, in
     }
 }
 
-/* P = exp((S - max) scale) in the place of S; updates max and sum; alpha is what the old sum and output shrink by. */
+/* -inf where the units of weights reach beyond [begin, end). */
+V_INLINE void pad_scores(const mha_tile *tile, int vectors, float *s) {
+    const int lanes = vectors * V_LANES;
+    for (int32_t lane = 0; UNIT > 1 && lane < lanes; lane += V_LANES) {
+        if (tile->begin % UNIT != 0) v_store(s + (tile->begin - 1) * lanes + lane, v_set1(-INFINITY));
+        if (tile->end % UNIT != 0) v_store(s + tile->end * lanes + lane, v_set1(-INFINITY));
+    }
+}
+
+/* P = exp((S - max) scale), in units, in the place of S; updates max and sum; alpha is what the old sum and output shrink by. */
 V_INLINE void online_softmax(const mha_softmax *softmax, mha_tile *tile, int vectors, bool fused, float *s,
                              const vf block_max[TILE_VECTORS], vf alpha[TILE_VECTORS]) {
     const int lanes = vectors * V_LANES;
@@ -135,13 +150,15 @@ V_INLINE void online_softmax(const mha_softmax *softmax, mha_tile *tile, int vec
         alpha[v] = softmax_exp(v_sub(old, reference[v]), softmax, fused);
         sum[v] = v_zero();
     }
-    for (int32_t k = tile->begin; k < tile->end; k++) {
+    pad_scores(tile, vectors, s);
+    for (int32_t k = tile->begin / UNIT * UNIT; k < tile->end; k += UNIT) {
         V_UNROLL
         for (int v = 0; v < vectors; v++) {
-            float *at = s + k * lanes + v * V_LANES;
-            const vf p = softmax_exp(v_sub(v_load(at), reference[v]), softmax, fused);
-            v_store(at, p);
-            sum[v] = v_add(sum[v], p);
+            const float *at = s + k * lanes + v * V_LANES;
+            vf p = softmax_exp(v_sub(v_load(at), reference[v]), softmax, fused);
+            if (UNIT > 1) p = v_pair(p, softmax_exp(v_sub(v_load(at + lanes), reference[v]), softmax, fused));
+            v_store(s + k / UNIT * lanes + v * V_LANES, p);
+            sum[v] = UNIT > 1 ? v_dot(p, v_set1(ONES), sum[v]) : v_add(sum[v], p); /* of what multiplies V */
         }
     }
     V_UNROLL
@@ -156,11 +173,12 @@ V_INLINE void online_softmax(const mha_softmax *softmax, mha_tile *tile, int vec
 V_INLINE void accumulate_values(const mha_kv_block *block, mha_tile *tile, int vectors, bool in_place, const float *p,
                                 const vf alpha[TILE_VECTORS]) {
     const int lanes = vectors * V_LANES;
+    const int32_t first = tile->begin / UNIT;
     for (int32_t d = 0; d < block->v_head_dim; d += PANEL) {
         vf c[PANEL][TILE_VECTORS];
         const fma_rows values = value_rows(block, d, tile->begin, in_place);
         if (block->ahead != NULL) mha_ahead_step(block->ahead);
-        fma_tile(PANEL, vectors, tile->end - tile->begin, &values, p + tile->begin * lanes, lanes, c);
+        fma_tile(PANEL, vectors, units_of(tile->end) - first, &values, p + first * lanes, lanes, c);
         V_UNROLL
         for (int i = 0; i < PANEL; i++) {
             V_UNROLL
@@ -172,24 +190,32 @@ V_INLINE void accumulate_values(const mha_kv_block *block, mha_tile *tile, int v
     }
 }
 
+/* One value as a float. */
+V_INLINE vf broadcast_value(const mha_kv_block *block, int32_t k, int32_t d) {
+    float lanes[V_LANES];
+    v_store(lanes, load_elements_n(value_at(block, block->v_dtype, k, d), 1, block->v_dtype));
+    return v_set1(lanes[0]);
+}
+
+/* The weights of a key, out of its unit. */
+V_INLINE vf load_weights(const float *p, int32_t k, int lanes) {
+    const vf unit = v_load(p + k / UNIT * lanes);
+    return UNIT == 1 ? unit : v_dot(unit, v_set1(k % UNIT == 0 ? ONE_EVEN : ONE_ODD), v_zero());
+}
+
 /* The same for values that are not all finite, some of them excluded: these are skipped, since 0 * NaN is NaN. */
-V_INLINE void accumulate_seen_values(const mha_kv_block *block, mha_tile *tile, int vectors, bool in_place,
-                                     const float *p, const vf alpha[TILE_VECTORS]) {
-    const int lanes = vectors * V_LANES;
-    for (int32_t d = 0; d < block->v_head_dim; d += PANEL) {
-        const fma_rows values = value_rows(block, d, 0, in_place);
-        V_UNROLL
-        for (int i = 0; i < PANEL; i++) {
-            V_UNROLL
-            for (int v = 0; v < vectors; v++) {
-                vf c = v_zero();
-                for (int32_t k = tile->begin; k < tile->end; k++) {
-                    const vf with = fma_row(&values, k, i, v_load(p + k * lanes + v * V_LANES), c);
-                    c = v_blend(v_mask(tile->excluded[k] >> (v * V_LANES)), with, c);
-                }
-                float *o = tile->o + (d + i) * lanes + v * V_LANES;
-                v_store(o, v_fma(v_load(o), alpha[v], c));
+static void accumulate_seen_values(const mha_kv_block *block, mha_tile *tile, const float *p, const vf alpha[]) {
+    const int32_t lanes = tile->lanes;
+    for (int32_t d = 0; d < block->v_head_dim; d++) {
+        for (int32_t lane = 0; lane < lanes; lane += V_LANES) {
+            float *o = tile->o + d * lanes + lane;
+            vf c = v_zero();
+            for (int32_t k = tile->begin; k < tile->end; k++) {
+                const uint64_t excluded = tile->excluded != NULL ? tile->excluded[k] : 0;
+                const vf with = v_fma(broadcast_value(block, k, d), load_weights(p + lane, k, lanes), c);
+                c = v_blend(v_mask(excluded >> lane), with, c);
             }
+            v_store(o, v_fma(v_load(o), alpha[lane / V_LANES], c));
         }
     }
 }
@@ -218,9 +244,10 @@ static bool values_finite(const mha_kv_block *block, int32_t begin, int32_t end)
 /* What is known of a block while its tiles go by. */
 typedef enum values_state { VALUES_UNKNOWN, VALUES_FINITE, VALUES_NOT_FINITE } values_state;
 
-/* Only tiles that exclude something ask. */
+/* Only tiles that exclude something ask, if only the other half of a unit. */
 V_INLINE bool must_skip_values(const mha_kv_block *block, const mha_tile *tile, values_state *values) {
-    if (tile->excluded == NULL) return false;
+    const bool half_units = tile->begin % UNIT != 0 || (tile->end % UNIT != 0 && tile->end < block->keys);
+    if (tile->excluded == NULL && !half_units) return false;
     if (*values == VALUES_UNKNOWN) *values = values_finite(block, 0, block->keys) ? VALUES_FINITE : VALUES_NOT_FINITE;
     return *values == VALUES_NOT_FINITE;
 }
@@ -238,7 +265,7 @@ V_INLINE void update_tile(const mha_softmax *softmax, const mha_kv_block *block,
     mha_phase_end(MHA_PHASE_MODIFY);
     online_softmax(softmax, tile, vectors, fused, s, max, alpha);
     mha_phase_end(MHA_PHASE_SOFTMAX);
-    if (must_skip_values(block, tile, values)) accumulate_seen_values(block, tile, vectors, in_place, s, alpha);
+    if (must_skip_values(block, tile, values)) accumulate_seen_values(block, tile, s, alpha);
     else accumulate_values(block, tile, vectors, in_place, s, alpha);
     mha_phase_end(MHA_PHASE_PV);
 }
