@@ -17,7 +17,7 @@ struct mha_kernels;
 
 /* A row of kernels.inc, and the yardsticks compiled with its instruction set's flags (limits_isa.c). */
 typedef struct bench_row {
-    const char *isa, *dtype;
+    const char *isa;
     const struct mha_kernels *kernels;
     bool supported; /* by this CPU */
     float (*multiply_add)(size_t n, float a, float b);

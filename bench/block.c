@@ -96,6 +96,6 @@ void bench_add_block(const bench_row *row) {
             .row = row, .shape = s, .setup = setup, .run = run, .teardown = teardown, .threads = 1, .item = "float"};
         c.items = s->part == UPDATE ? scores : keys * s->head_dim;
         if (s->part == UPDATE) c.item = "score", c.flops = 4 * scores * s->head_dim;
-        bench_add(&c, "%s/%s/%s/D%d", part_names[s->part], row->isa, row->dtype, (int)s->head_dim);
+        bench_add(&c, "%s/%s/%s/D%d", part_names[s->part], row->isa, "f32", (int)s->head_dim);
     }
 }

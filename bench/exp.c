@@ -53,6 +53,6 @@ void bench_add_exp(const bench_row *row) {
                               .threads = 1,
                               .items = N,
                               .item = "exp"};
-        bench_add(&c, "exp/%s/%s/%s.n%d%s", row->isa, row->dtype, shapes[i].form, N, shapes[i].range);
+        bench_add(&c, "exp/%s/%s/%s.n%d%s", row->isa, "f32", shapes[i].form, N, shapes[i].range);
     }
 }

@@ -8,17 +8,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MHA_KERNEL_ROW(isa, dtype, features)                                                                           \
+#define MHA_KERNEL_ROW(isa, features)                                                                                  \
     float bench_multiply_add_##isa(size_t n, float a, float b);                                                        \
     extern const double bench_multiply_add_flops_##isa;                                                                \
     float bench_read_##isa(const float *data, size_t n);
 #include "kernels.inc"
-#undef MHA_KERNEL_ROW
 
 enum {
-#define MHA_KERNEL_ROW(isa, dtype, features) ROW_##dtype##_##isa,
+#define MHA_KERNEL_ROW(isa, features) ROW_f32_##isa,
 #include "kernels.inc"
-#undef MHA_KERNEL_ROW
     ROWS,
     MOST_CASES = 2048
 };
@@ -26,8 +24,9 @@ enum {
 size_t bench_row_count(void) { return ROWS; }
 
 static bool isa_is_supported(const char *name) {
-    mha_isa isas[ROWS];
-    const size_t n = mha_isa_list(isas, ROWS);
+    enum { MOST_ISAS = 16 };
+    mha_isa isas[MOST_ISAS];
+    const size_t n = mha_isa_list(isas, MOST_ISAS);
     for (size_t i = 0; i < n; i++)
         if (strcmp(isas[i].name, name) == 0) return isas[i].supported;
     return false;
@@ -36,16 +35,14 @@ static bool isa_is_supported(const char *name) {
 const bench_row *bench_row_at(size_t i) {
     static bench_row rows[ROWS];
     if (rows[0].isa == NULL) {
-#define MHA_KERNEL_ROW(isa, dtype, features)                                                                           \
-    rows[ROW_##dtype##_##isa] = (bench_row){#isa,                                                                      \
-                                            #dtype,                                                                    \
-                                            &mha_kernels_##dtype##_##isa,                                              \
-                                            isa_is_supported(#isa),                                                    \
-                                            bench_multiply_add_##isa,                                                  \
-                                            bench_multiply_add_flops_##isa,                                            \
-                                            bench_read_##isa};
+#define MHA_KERNEL_ROW(isa, features)                                                                                  \
+    rows[ROW_f32_##isa] = (bench_row){#isa,                                                                            \
+                                      &mha_kernels_f32_##isa,                                                          \
+                                      isa_is_supported(#isa),                                                          \
+                                      bench_multiply_add_##isa,                                                        \
+                                      bench_multiply_add_flops_##isa,                                                  \
+                                      bench_read_##isa};
 #include "kernels.inc"
-#undef MHA_KERNEL_ROW
     }
     return &rows[i];
 }

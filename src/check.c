@@ -240,15 +240,22 @@ void mha_attention_args_init(mha_attention_args *args, size_t struct_size) {
     mha_init_struct(args, struct_size, &default_args, sizeof default_args);
 }
 
+/* Whether products of bf16 are as exact as the context wants. */
+static bool bf16_suffices(const mha_attention_args *args, mha_precision precision) {
+    if (precision == MHA_PRECISION_MEDIUM) return true;
+    return args->q.dtype == MHA_BF16 && args->k.dtype == MHA_BF16 && args->v.dtype == MHA_BF16;
+}
+
 mha_status mha_plan_read(mha_plan *plan, const mha_context *context, const mha_attention_args *args,
                          mha_message message) {
     if (context == NULL) return mha_say(message, MHA_INVALID_ARGUMENT, "context is NULL, expected a context");
-    plan->kernels = context->kernels;
+    plan->kernels = context->choice.kernels;
     plan->exp = context->exp;
     plan->args = default_args;
     TRY(mha_read_struct(&plan->args, sizeof plan->args, args, "mha_attention_args", message));
     TRY(check_dtypes(&plan->args, message));
     TRY(check_sizes(&plan->args, message));
     TRY(read_cache(plan, message));
+    plan->bf16 = bf16_suffices(&plan->args, context->precision) ? context->choice.bf16 : NULL;
     return check_options(plan, message);
 }

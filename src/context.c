@@ -1,5 +1,6 @@
 #include "context.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 
 const char *mha_status_string(mha_status status) {
@@ -44,21 +45,30 @@ mha_status mha_context_create(const mha_context_options *given, mha_context **co
     if (status != MHA_OK) return status;
     if (options.exp != MHA_EXP_AUTO && options.exp != MHA_EXP_SLEEF && options.exp != MHA_EXP_FUSED)
         return mha_say(message, MHA_INVALID_ARGUMENT, "exp is %d, expected a value of mha_exp", (int)options.exp);
+    if (options.precision > MHA_PRECISION_MEDIUM)
+        return mha_say(message, MHA_INVALID_ARGUMENT, "precision is %d, expected a value of mha_precision",
+                       (int)options.precision);
+    if (options.reserved != 0)
+        return mha_say(message, MHA_UNSUPPORTED,
+                       "reserved is %" PRIu32 ", expected 0: the feature is newer than version %s", options.reserved,
+                       mha_version());
     if ((options.allocator.allocate == NULL) != (options.allocator.release == NULL))
         return mha_say(message, MHA_INVALID_ARGUMENT,
                        "allocator has only one of allocate and release, expected both or neither");
     if (options.allocator.allocate == NULL)
         options.allocator = (mha_allocator){.allocate = default_allocate, .release = default_release};
 
-    const mha_kernels *kernels = NULL;
-    status = mha_choose_kernels(options.isa, &kernels, message);
+    mha_choice choice;
+    status = mha_choose_kernels(options.isa, &choice, message);
     if (status != MHA_OK) return status;
 
     mha_context *created = options.allocator.allocate(options.allocator.user, sizeof *created);
     if (created == NULL)
         return mha_say(message, MHA_OUT_OF_MEMORY, "allocate returned NULL for %zu bytes", sizeof *created);
-    *created =
-        (mha_context){.kernels = kernels, .exp = options.exp == MHA_EXP_SLEEF ? 0 : 1, .allocator = options.allocator};
+    *created = (mha_context){.choice = choice,
+                             .exp = options.exp == MHA_EXP_SLEEF ? 0 : 1,
+                             .precision = options.precision,
+                             .allocator = options.allocator};
     *context = created;
     return mha_succeed(message);
 }
@@ -69,4 +79,4 @@ void mha_context_destroy(mha_context *context) {
     allocator.release(allocator.user, context);
 }
 
-const char *mha_context_isa(const mha_context *context) { return context->kernels->isa; }
+const char *mha_context_isa(const mha_context *context) { return context->choice.isa; }

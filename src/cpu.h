@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Name of each feature, for mha_cpu_features and docs. */
+/* Name of each feature, for mha_cpu_features and docs.  AMD is the vendor: where flags do not tell fast from slow. */
 #define MHA_CPU_FEATURES(FEATURE)                                                                                      \
     FEATURE(AVX2, 0, "avx2")                                                                                           \
     FEATURE(FMA, 1, "fma")                                                                                             \
@@ -14,7 +14,10 @@
     FEATURE(AVX512BW, 4, "avx512bw")                                                                                   \
     FEATURE(AVX512DQ, 5, "avx512dq")                                                                                   \
     FEATURE(AVX512VL, 6, "avx512vl")                                                                                   \
-    FEATURE(NEON, 7, "neon")
+    FEATURE(AVX512BF16, 7, "avx512bf16")                                                                               \
+    FEATURE(AMD, 8, "amd")                                                                                             \
+    FEATURE(NEON, 9, "neon")                                                                                           \
+    FEATURE(NEONBF16, 10, "neonbf16")
 
 #define MHA_CPU_ENUM(name, bit, text) MHA_CPU_##name = 1u << (bit),
 enum { MHA_CPU_FEATURES(MHA_CPU_ENUM) };

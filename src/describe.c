@@ -13,6 +13,8 @@ mha_status mha_attention_workspace_size(const mha_context *context, const mha_at
     return MHA_OK;
 }
 
+static bool is_bf16(const mha_plan *plan) { return plan->bf16 != NULL && plan->path == &plan->bf16->tile; }
+
 static const char *path_name(const mha_plan *plan) {
     if (plan->path == &plan->kernels->decode) return "decode";
     return plan->path == &plan->kernels->in_place ? "in-place" : "tile";
@@ -53,7 +55,7 @@ mha_status mha_attention_describe(const mha_context *context, const mha_attentio
     char conversions[64];
     list_conversions(&plan.args, conversions);
     return mha_say(message, MHA_OK,
-                   "kernels: %s f32, %s path, exp %s\n"
+                   "kernels: %s %s, %s path, exp %s\n"
                    "tiles: %d rows, blocks of %d keys\n"
                    "%s\n"
                    "softcap: %s\n"
@@ -63,10 +65,10 @@ mha_status mha_attention_describe(const mha_context *context, const mha_attentio
                    "splits: at most %lld of the keys\n"
                    "tasks: %lld\n"
                    "workspace: %zu bytes, %zu a worker\n",
-                   plan.kernels->isa, path_name(&plan), plan.exp == 0 ? "sleef" : "fused", plan.path->max_rows,
-                   plan.path->block_keys, conversions,
-                   plan.args.softcap == 0 ? "none" : "a pass over the scores, tanh by SLEEF", mask_cost(&plan),
-                   scores->data == NULL ? "none" : "every block computed and copied, no splits", (long long)plan.chunks,
-                   (long long)plan.chunk_rows, (long long)plan.splits, (long long)plan.tasks, plan.workspace_bytes,
-                   plan.worker_bytes);
+                   is_bf16(&plan) ? plan.bf16->isa : plan.kernels->isa, is_bf16(&plan) ? "bf16" : "f32",
+                   path_name(&plan), plan.exp == 0 ? "sleef" : "fused", plan.path->max_rows, plan.path->block_keys,
+                   conversions, plan.args.softcap == 0 ? "none" : "a pass over the scores, tanh by SLEEF",
+                   mask_cost(&plan), scores->data == NULL ? "none" : "every block computed and copied, no splits",
+                   (long long)plan.chunks, (long long)plan.chunk_rows, (long long)plan.splits, (long long)plan.tasks,
+                   plan.workspace_bytes, plan.worker_bytes);
 }

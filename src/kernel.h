@@ -175,11 +175,18 @@ typedef struct mha_kernels {
     void (*exp[2])(const mha_softmax *softmax, const float *x, float *y, size_t n);
 } mha_kernels;
 
+/* A row of kernels.inc that multiplies bf16: operands that are no bf16 are rounded to it, and so are the weights of
+ * softmax.  Scores, sums and results are f32. */
+typedef struct mha_bf16_kernels {
+    const char *isa;
+    mha_path tile;
+} mha_bf16_kernels;
+
 #define MHA_TEXT_(x) #x
 #define MHA_TEXT(x)  MHA_TEXT_(x)
 
-#define MHA_KERNEL_ROW(isa, dtype, features) extern const mha_kernels mha_kernels_##dtype##_##isa;
+#define MHA_KERNEL_ROW(isa, features)     extern const mha_kernels mha_kernels_f32_##isa;
+#define MHA_BF16_ROW(isa, features, pays) extern const mha_bf16_kernels mha_kernels_bf16_##isa;
 #include "kernels.inc"
-#undef MHA_KERNEL_ROW
 
 #endif

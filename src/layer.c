@@ -134,7 +134,7 @@ static mha_rows_view view(const mha_activation *activation) {
 /* Lays out the workspace (base NULL: measures it) and cuts the projections. */
 static mha_status lay_out(layer_call *call, const mha_layer *layer, size_t n_workers, char *base, mha_message message) {
     const mha_layer_args *a = &call->args;
-    const mha_kernels *kernels = layer->context->kernels;
+    const mha_kernels *kernels = layer->context->choice.kernels;
     mha_attention_args *t = &call->plan.args;
     mha_tensor *k = call->plan.appends ? &call->plan.new_k : &t->k, *v = call->plan.appends ? &call->plan.new_v : &t->v;
     size_t used = 0, scratch_bytes;

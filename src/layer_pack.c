@@ -206,7 +206,7 @@ mha_status mha_layer_packed_size(const mha_context *context, const mha_layer_des
     if (packed_bytes == NULL)
         return mha_say(message, MHA_INVALID_ARGUMENT, "packed_bytes is NULL, expected a place for it");
     TRY(read_desc(&desc, context, given, message));
-    *packed_bytes = (size_t)header_of(&desc, context->kernels).bytes;
+    *packed_bytes = (size_t)header_of(&desc, context->choice.kernels).bytes;
     return mha_succeed(message);
 }
 
@@ -237,12 +237,12 @@ mha_status mha_layer_pack(const mha_context *context, const mha_layer_desc *give
     mha_layer_desc desc;
     TRY(read_desc(&desc, context, given, message));
     TRY(check_packed(packed, message));
-    const packed_header header = header_of(&desc, context->kernels);
+    const packed_header header = header_of(&desc, context->choice.kernels);
     if (packed_bytes < header.bytes)
         return mha_say(message, MHA_WORKSPACE_TOO_SMALL, "packed_bytes is %zu, expected at least %" PRIu64,
                        packed_bytes, header.bytes);
     TRY(check_apart(&desc, packed, (size_t)header.bytes, message));
-    pack(&desc, &header, context->kernels, packed);
+    pack(&desc, &header, context->choice.kernels, packed);
     return mha_succeed(message);
 }
 
@@ -262,11 +262,11 @@ mha_status mha_layer_create(const mha_context *context, const mha_layer_desc *gi
     if (layer == NULL) return mha_say(message, MHA_INVALID_ARGUMENT, "layer is NULL, expected a place for it");
     *layer = NULL;
     TRY(read_desc(&desc, context, given, message));
-    const packed_header header = header_of(&desc, context->kernels);
+    const packed_header header = header_of(&desc, context->choice.kernels);
     TRY(new_layer(context, (size_t)header.bytes + MHA_ALIGN, layer, message));
     char *packed = mha_align_pointer(*layer + 1);
-    pack(&desc, &header, context->kernels, packed);
-    lay_out(*layer, &header, context->kernels, packed);
+    pack(&desc, &header, context->choice.kernels, packed);
+    lay_out(*layer, &header, context->choice.kernels, packed);
     return mha_succeed(message);
 }
 
@@ -287,10 +287,10 @@ mha_status mha_layer_borrow(const mha_context *context, const void *packed, size
                        "packed does not begin with \"mhalayer\", expected what "
                        "mha_layer_pack wrote");
     header.version[sizeof header.version - 1] = header.isa[sizeof header.isa - 1] = '\0';
-    if (strcmp(header.version, mha_version()) != 0 || strcmp(header.isa, context->kernels->isa) != 0)
+    if (strcmp(header.version, mha_version()) != 0 || strcmp(header.isa, context->choice.kernels->isa) != 0)
         return mha_say(message, MHA_UNSUPPORTED,
                        "packed was written by version %s for \"%s\", expected version %s and \"%s\"", header.version,
-                       header.isa, mha_version(), context->kernels->isa);
+                       header.isa, mha_version(), context->choice.kernels->isa);
     const mha_layer_desc sizes = sizes_of(&header); /* resolved when it was written */
     int64_t out[MHA_WEIGHTS], in[MHA_WEIGHTS];
     TRY(check_sizes(&sizes, message));
@@ -298,7 +298,7 @@ mha_status mha_layer_borrow(const mha_context *context, const void *packed, size
     for (int i = 0; i < MHA_WEIGHTS; i++)
         TRY(mha_check_dtype(names[i], (mha_dtype)header.dtypes[i], MHA_FLOATS, message));
     mha_layer checked;
-    const size_t bytes = lay_out(&checked, &header, context->kernels, NULL);
+    const size_t bytes = lay_out(&checked, &header, context->choice.kernels, NULL);
     if (header.bytes != bytes)
         return mha_say(message, MHA_INVALID_ARGUMENT,
                        "packed has a header that tells %" PRIu64 " bytes, expected %zu by the sizes in it",
@@ -307,7 +307,7 @@ mha_status mha_layer_borrow(const mha_context *context, const void *packed, size
         return mha_say(message, MHA_INVALID_ARGUMENT, "packed_bytes is %zu, expected %zu by the sizes in its header",
                        packed_bytes, bytes);
     TRY(new_layer(context, 0, layer, message));
-    lay_out(*layer, &header, context->kernels, (char *)packed);
+    lay_out(*layer, &header, context->choice.kernels, (char *)packed);
     return mha_succeed(message);
 }
 

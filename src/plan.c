@@ -124,9 +124,11 @@ mha_status mha_plan_cut(mha_plan *plan, size_t n_workers, mha_message message) {
     const mha_attention_args *args = &plan->args;
     TRY(mha_check_n_workers(n_workers, message));
     plan->softmax = mha_softmax_of(args);
+    if (fabsf(plan->softmax.q_factor) != 1) plan->bf16 = NULL; /* queries would be rounded on load */
     plan->group = args->kv_heads > 0 ? args->q_heads / args->kv_heads : 0;
     plan->rows = args->q_len * plan->group;
-    plan->path = args->q_len <= DECODE_MAX_Q_LEN ? &plan->kernels->decode : &plan->kernels->tile;
+    if (args->q_len <= DECODE_MAX_Q_LEN) plan->path = &plan->kernels->decode;
+    else plan->path = plan->bf16 != NULL ? &plan->bf16->tile : &plan->kernels->tile;
     plan->level = mha_level_of(operand_bytes(args));
     plan->splits = most_splits(plan);
     cut_chunks(plan, n_workers);

@@ -6,23 +6,28 @@ double bound_roundings(bound_kind kind, double n) {
     return kind == BOUND_WORST ? n * BOUND_U / (1 - n * BOUND_U) : sqrt(n) * BOUND_U;
 }
 
-double bound_raw(bound_kind kind, int64_t head_dim, double scale, double condition, double magnitude) {
-    return bound_roundings(kind, (double)head_dim + 6) * condition + BOUND_TINY * (1 + fabs(scale) * magnitude);
+/* g(n) of a sum of products */
+static double products(bound_kind kind, bool bf16, double n) { return bound_roundings(kind, n) * (bf16 ? 2 : 1); }
+
+double bound_raw(bound_kind kind, bool bf16, int64_t head_dim, double scale, double condition, double magnitude) {
+    return products(kind, bf16, (double)head_dim + 6) * condition + BOUND_TINY * (1 + fabs(scale) * magnitude);
 }
 
 double bound_softcap(double softcap, double capped) { return 4 * BOUND_U * fabs(capped) + BOUND_TINY * softcap; }
 
 double bound_bias(double score, double bias) { return score == bias ? 0 : 2 * BOUND_U * (fabs(score) + fabs(bias)); }
 
-double bound_exponent(bound_kind kind, int64_t keys, double distance) {
+double bound_exponent(bound_kind kind, bool bf16, int64_t keys, double distance) {
     const double exponentials = 1 + ceil((double)keys / 32);
-    return 2 * BOUND_U * distance + 2.2 * BOUND_U * (kind == BOUND_WORST ? exponentials : sqrt(exponentials));
+    const double rounding = bf16 ? 0x1p-8 : 0;
+    return rounding + 2 * BOUND_U * distance +
+           2.2 * BOUND_U * (kind == BOUND_WORST ? exponentials : sqrt(exponentials));
 }
 
 /* g(n) of the sums over keys */
 static double accumulation(const bound_row *row) {
     const double keys = (double)row->keys;
-    return bound_roundings(row->kind, fmin(keys, 512) + ceil(keys / 16) + 8);
+    return products(row->kind, row->bf16, fmin(keys, 512) + ceil(keys / 16) + 8);
 }
 
 /* Rows of which rounding decides would hide all others from the root mean square. */

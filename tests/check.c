@@ -98,10 +98,21 @@ static void check_exp(const char *isa, problem *sides, const naive_result *wante
     mha_context_destroy(context);
 }
 
-void check_case(const char *isa, const spec *s) {
+spec spec_for(const char *isa, const spec *s) {
+    spec own = *s;
+    const int operands[] = {Q, K, V};
+    for (size_t i = 0; i < COUNT(operands) && isa_has_bf16(isa); i++)
+        if (own.dtypes[operands[i]] == 0) own.dtypes[operands[i]] = MHA_BF16;
+    return own;
+}
+
+void check_case(const char *isa, const spec *given) {
     problem sides[GUARD_SIDES];
-    for (int side = 0; side < GUARD_SIDES; side++) problem_make(&sides[side], s, (guard_side)side);
-    naive_result wanted = naive_attention(&sides[0].args);
+    const spec s = spec_for(isa, given);
+    for (int side = 0; side < GUARD_SIDES; side++) problem_make(&sides[side], &s, (guard_side)side);
+    const mha_attention_args *args = &sides[0].args;
+    const bool bf16 = isa_multiplies_bf16(isa, args->q.dtype, args->k.dtype, args->v.dtype, args->q_len);
+    naive_result wanted = naive_attention(args, bf16);
     check_exp(isa, sides, &wanted, MHA_EXP_SLEEF);
     check_exp(isa, sides, &wanted, MHA_EXP_FUSED);
     naive_result_free(&wanted);

@@ -21,6 +21,9 @@ void check_same_outputs(const char *who, const problem *p, const outputs *got, c
  * with the naive ones and with those of the scalar kernels, and must be bitwise the same on both sides. */
 void check_case(const char *isa, const spec *s);
 
+/* With q, k and v of bf16, where it sets no dtype, on an instruction set that multiplies it. */
+spec spec_for(const char *isa, const spec *s);
+
 /* check_case for those of a table that test_takes. */
 void check_cases(const char *isa, const spec *cases, size_t n);
 

@@ -1,4 +1,5 @@
 #include "contents.h"
+#include "half.h"
 #include "rng.h"
 
 #include <float.h>
@@ -67,14 +68,19 @@ static void fill_lists(problem *p, rng *r) {
     }
 }
 
+static void fill_token(const mha_tensor *tensor, int64_t b, int64_t h, int64_t t, int64_t dim, double x) {
+    const int64_t at = b * tensor->stride[0] + h * tensor->stride[1] + t * tensor->stride[2];
+    for (int64_t d = 0; d < dim; d++) element_set(tensor->data, tensor->dtype, at + d, x);
+}
+
 void contents_fill_padding(problem *p) {
     const spec *s = &p->spec;
     const int64_t v_dim = s->v_head_dim != 0 ? s->v_head_dim : s->head_dim;
     for (int64_t b = 0; b < s->batch; b++)
         for (int64_t h = 0; h < s->kv_heads; h++)
             for (int64_t j = p->kv_lens[b]; j < s->kv_len; j++) {
-                for (int64_t d = 0; d < s->head_dim; d++) element(&p->args.k, b, h, j)[d] = NAN;
-                for (int64_t d = 0; d < v_dim; d++) element(&p->args.v, b, h, j)[d] = NAN;
+                fill_token(&p->args.k, b, h, j, s->head_dim, (double)NAN);
+                fill_token(&p->args.v, b, h, j, v_dim, (double)NAN);
             }
     guard_remember(&p->memory[K]);
     guard_remember(&p->memory[V]);

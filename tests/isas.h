@@ -7,13 +7,21 @@
 typedef struct isa_test {
     const char *name;
     void (*run)(const char *isa);
+    bool f32; /* of kernels that instruction sets which only multiply bf16 do not have: these are left out */
 } isa_test;
 
-#define ISA_TEST(function) {#function, function}
+#define ISA_TEST(function) {#function, function, false}
+#define F32_TEST(function) {#function, function, true}
 
 /* Runs n <= 32 tests on each instruction set of mha_isa_list under cmocka, prints which were exercised, and returns how
  * many tests failed. */
 int isa_tests_run(const isa_test *tests, size_t n);
+
+/* Whether this instruction set is a row of kernels.inc that multiplies bf16. */
+bool isa_has_bf16(const char *isa);
+
+/* Whether attention of these multiplies bf16 on it. */
+bool isa_multiplies_bf16(const char *isa, mha_dtype q, mha_dtype k, mha_dtype v, int64_t q_len);
 
 /* A context that was made for this instruction set, or the test fails. */
 mha_context *isa_context(const char *isa, mha_exp exp);

@@ -12,9 +12,8 @@ const mha_kernels *kernels_among(const mha_kernels *const rows[], size_t n, cons
 
 const mha_kernels *kernels_of(const char *isa) {
     static const mha_kernels *const rows[] = {
-#define MHA_KERNEL_ROW(isa, dtype, features) &mha_kernels_##dtype##_##isa,
+#define MHA_KERNEL_ROW(isa, features) &mha_kernels_f32_##isa,
 #include "kernels.inc"
-#undef MHA_KERNEL_ROW
     };
     return kernels_among(rows, COUNT(rows), isa);
 }

@@ -58,6 +58,7 @@ bool naive_visible(const mha_attention_args *args, int64_t b, int64_t h, int64_t
 /* One query and all that is known of its scores; arrays of kv_len. */
 typedef struct row {
     int64_t b, h, i, index; /* index: of the row in [batch][q_heads][q_len] */
+    bool bf16;              /* is multiplied */
     double scale;
     double *raw, *capped, *score, *p;
     double *draw[BOUND_KINDS], *dcap[BOUND_KINDS], *dscore[BOUND_KINDS];
@@ -85,7 +86,7 @@ static void raw_score(const mha_attention_args *args, const naive_array *q, cons
             brought += dq * fabs(kx[e]) + fabs(qx[e]) * dk + dq * dk;
         }
         r->draw[kind][j] =
-            bound_raw(kind, d, r->scale, fabs(r->scale) * condition, magnitude) + fabs(r->scale) * brought;
+            bound_raw(kind, r->bf16, d, r->scale, fabs(r->scale) * condition, magnitude) + fabs(r->scale) * brought;
     }
 }
 
@@ -129,12 +130,12 @@ static void row_softmax(int64_t kv_len, row *r) {
 
 /* w_j, W and max x_j of bound.h; keys of weight 0 for a score of -inf have no error. */
 static bound_row row_errors(int64_t kv_len, row *r, bound_kind kind) {
-    bound_row bound = {.kind = kind, .keys = r->n_seen};
+    bound_row bound = {.kind = kind, .bf16 = r->bf16, .keys = r->n_seen};
     for (int64_t j = 0; j < kv_len; j++) {
         r->w[j] = 0;
         if (!r->seen[j] || r->score[j] == -INFINITY) continue;
         const double distance = r->max - r->score[j];
-        const double x = r->dscore[kind][j] + bound_exponent(kind, r->n_seen, distance);
+        const double x = r->dscore[kind][j] + bound_exponent(kind, r->bf16, r->n_seen, distance);
         r->w[j] = (exp(x - distance) - exp(-distance)) / r->sum;
         bound.W += r->w[j];
         bound.max_x = fmax(bound.max_x, x);
@@ -206,7 +207,7 @@ static void overflow(naive_array *a) {
     }
 }
 
-naive_result naive_attention_of(const mha_attention_args *given, const naive_array *q, const naive_array *k,
+naive_result naive_attention_of(const mha_attention_args *given, bool bf16, const naive_array *q, const naive_array *k,
                                 const naive_array *v) {
     mha_attention_args args = *given;
     if (args.v_head_dim == 0) args.v_head_dim = args.head_dim;
@@ -219,6 +220,7 @@ naive_result naive_attention_of(const mha_attention_args *given, const naive_arr
     result.out.dtype = args.out.dtype;
     result.scores.dtype = args.scores.dtype;
     row r = row_make(&args);
+    r.bf16 = bf16;
     for (r.index = 0; r.index < rows; r.index++) {
         r.i = r.index % args.q_len;
         r.h = r.index / args.q_len % args.q_heads;
@@ -239,12 +241,26 @@ naive_result naive_attention_of(const mha_attention_args *given, const naive_arr
     return result;
 }
 
-naive_result naive_attention(const mha_attention_args *args) {
+/* An operand, and if it is rounded to bf16, what that takes. */
+static naive_array gather_operand(const mha_tensor *tensor, bool bf16, int64_t batch, int64_t heads, int64_t tokens,
+                                  int64_t dim) {
+    naive_array dense = naive_gather(tensor, batch, heads, tokens, dim);
+    if (!bf16 || tensor->dtype == MHA_BF16) return dense;
+    naive_array rounded = naive_array_make(dense.n, true);
+    for (int64_t i = 0; i < dense.n; i++) {
+        rounded.x[i] = dense.x[i];
+        for (int kind = 0; kind < BOUND_KINDS; kind++) rounded.bound[kind][i] = half_rounding(dense.x[i], MHA_BF16);
+    }
+    naive_array_free(&dense);
+    return rounded;
+}
+
+naive_result naive_attention(const mha_attention_args *args, bool bf16) {
     const int64_t v_dim = args->v_head_dim == 0 ? args->head_dim : args->v_head_dim;
-    naive_array q = naive_gather(&args->q, args->batch, args->q_heads, args->q_len, args->head_dim);
-    naive_array k = naive_gather(&args->k, args->batch, args->kv_heads, args->kv_len, args->head_dim);
-    naive_array v = naive_gather(&args->v, args->batch, args->kv_heads, args->kv_len, v_dim);
-    const naive_result result = naive_attention_of(args, &q, &k, &v);
+    naive_array q = gather_operand(&args->q, bf16, args->batch, args->q_heads, args->q_len, args->head_dim);
+    naive_array k = gather_operand(&args->k, bf16, args->batch, args->kv_heads, args->kv_len, args->head_dim);
+    naive_array v = gather_operand(&args->v, bf16, args->batch, args->kv_heads, args->kv_len, v_dim);
+    const naive_result result = naive_attention_of(args, bf16, &q, &k, &v);
     naive_array_free(&q);
     naive_array_free(&k);
     naive_array_free(&v);

@@ -80,13 +80,13 @@ static mha_attention_args attention_of(const mha_layer_desc *desc, const mha_lay
     return a;
 }
 
-naive_layer_result naive_layer(const mha_layer_desc *desc, const mha_layer_args *args) {
+naive_layer_result naive_layer(const mha_layer_desc *desc, const mha_layer_args *args, bool bf16) {
     const mha_attention_args a = attention_of(desc, args);
     const mha_activation *kv = args->kv_len == -1 ? &args->q : &args->kv;
     naive_array q = project(&args->q, a.batch, a.q_len, desc->q_dim, a.q_heads, a.head_dim, &desc->wq);
     naive_array k = project(kv, a.batch, a.kv_len, desc->kv_dim, a.kv_heads, a.head_dim, &desc->wk);
     naive_array v = project(kv, a.batch, a.kv_len, desc->kv_dim, a.kv_heads, a.v_head_dim, &desc->wv);
-    naive_result attention = naive_attention_of(&a, &q, &k, &v);
+    naive_result attention = naive_attention_of(&a, bf16, &q, &k, &v);
     naive_array heads = swap(&attention.out, a.q_heads, a.q_len, a.v_head_dim);
     round_to(&heads, args->q.dtype);
     naive_layer_result result = {

@@ -14,7 +14,7 @@ typedef struct naive_layer_result {
 
 void naive_layer_result_free(naive_layer_result *result);
 
-/* desc's defaults are resolved by the caller: no size is 0, wq, wk and wv are set. */
-naive_layer_result naive_layer(const mha_layer_desc *desc, const mha_layer_args *args);
+/* desc's defaults are resolved by the caller: no size is 0, wq, wk and wv are set.  bf16: attention multiplies bf16. */
+naive_layer_result naive_layer(const mha_layer_desc *desc, const mha_layer_args *args, bool bf16);
 
 #endif

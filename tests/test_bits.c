@@ -123,7 +123,7 @@ typedef void check_function(const char *who, const mha_context *context, problem
 static void for_cases(const char *isa, const spec *list, size_t n, check_function *check) {
     for (size_t i = 0; i < n; i++)
         for (size_t e = test_quick() ? 1 : 0; e < COUNT(exps); e++) {
-            spec s = list[i];
+            spec s = spec_for(isa, &list[i]);
             s.lse = true;
             s.seed = i;
             if (test_quick()) s.q_len = s.q_len > 60 ? 60 : s.q_len;
@@ -160,7 +160,7 @@ static problem alone(const problem *p, int64_t b) {
     mha_attention_args *a = &item.args;
     mha_tensor *tensors[] = {&a->q, &a->k, &a->v, &a->out};
     for (size_t i = 0; i < COUNT(tensors); i++)
-        tensors[i]->data = (float *)tensors[i]->data + b * tensors[i]->stride[0];
+        tensors[i]->data = (char *)tensors[i]->data + b * tensors[i]->stride[0] * mha_dtype_bytes(tensors[i]->dtype);
     if (a->mask.data != NULL)
         a->mask.data = (char *)a->mask.data + b * a->mask.stride[0] * (a->mask.dtype == MHA_BOOL ? 1 : 4);
     if (a->lse.data != NULL) a->lse.data += b * a->lse.stride[0];
@@ -288,9 +288,9 @@ static void sign_of_zero(const char *isa) {
 
 /* K and V packed, or read where they lie; the plan chooses for speed alone. */
 static void check_paths(const char *who, const mha_context *context, problem *p) {
-    mha_kernels kernels = *context->kernels;
+    mha_kernels kernels = *context->choice.kernels;
     struct mha_context forced = *context;
-    forced.kernels = &kernels;
+    forced.choice.kernels = &kernels;
     kernels.in_place_tiles = 0;
     outputs wanted = problem_run(p, &forced, NULL);
     kernels.in_place_tiles = INT32_MAX;
@@ -328,10 +328,10 @@ static void block_fused(const mha_softmax *softmax, const mha_kv_block *block, m
 }
 
 static void check_levels(const char *who, const mha_context *context, problem *p) {
-    mha_kernels kernels = *context->kernels;
+    mha_kernels kernels = *context->choice.kernels;
     struct mha_context forced = *context;
-    forced.kernels = &kernels;
-    decode_kernels = context->kernels;
+    forced.choice.kernels = &kernels;
+    decode_kernels = context->choice.kernels;
     kernels.decode.block[0] = block_sleef;
     kernels.decode.block[1] = block_fused;
     outputs wanted = problem_run(p, context, NULL);

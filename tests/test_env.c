@@ -44,10 +44,17 @@ static const char *choose(const char *environment, const char *option, mha_statu
     return isa;
 }
 
+/* VDPBF16PS is slow on other CPUs than AMD's. */
+static bool pays(const char *isa) {
+    char features[256];
+    mha_cpu_features(features, sizeof features);
+    return strcmp(isa, "avx512bf16") != 0 || strstr(features, "amd") != NULL;
+}
+
 static const char *best(const list *l) {
     const char *name = "scalar";
     for (size_t i = 0; i < l->n; i++)
-        if (l->isa[i].supported) name = l->isa[i].name;
+        if (l->isa[i].supported && pays(l->isa[i].name)) name = l->isa[i].name;
     return name;
 }
 

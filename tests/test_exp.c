@@ -138,7 +138,7 @@ static void nan_stays_nan(const char *isa) {
 }
 
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(sleef_all),     ISA_TEST(fused_all),      ISA_TEST(fused_scales),
-                                     ISA_TEST(below_is_zero), ISA_TEST(of_zero_is_one), ISA_TEST(nan_stays_nan)};
+    static const isa_test tests[] = {F32_TEST(sleef_all),     F32_TEST(fused_all),      F32_TEST(fused_scales),
+                                     F32_TEST(below_is_zero), F32_TEST(of_zero_is_one), F32_TEST(nan_stays_nan)};
     return isa_tests_run(tests, COUNT(tests));
 }

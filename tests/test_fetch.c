@@ -73,15 +73,13 @@ static void check(const areas *all) {
     }
 }
 
-#define MHA_KERNEL_ROW(isa, dtype, features) extern const mha_kernels mha_recording_##dtype##_##isa;
+#define MHA_KERNEL_ROW(isa, features) extern const mha_kernels mha_recording_f32_##isa;
 #include "kernels.inc"
-#undef MHA_KERNEL_ROW
 
 static const mha_kernels *recording_of(const char *isa) {
     static const mha_kernels *const rows[] = {
-#define MHA_KERNEL_ROW(isa, dtype, features) &mha_recording_##dtype##_##isa,
+#define MHA_KERNEL_ROW(isa, features) &mha_recording_f32_##isa,
 #include "kernels.inc"
-#undef MHA_KERNEL_ROW
     };
     return kernels_among(rows, COUNT(rows), isa);
 }
@@ -288,6 +286,6 @@ static void decode(const char *isa) {
 }
 
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(gemm), ISA_TEST(decode)};
+    static const isa_test tests[] = {F32_TEST(gemm), F32_TEST(decode)};
     return isa_tests_run(tests, COUNT(tests));
 }

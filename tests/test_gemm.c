@@ -175,6 +175,6 @@ static void groups(const char *isa) {
 }
 
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(rows), {"outputs", outputs_}, ISA_TEST(inputs), ISA_TEST(groups)};
+    static const isa_test tests[] = {F32_TEST(rows), {"outputs", outputs_, true}, F32_TEST(inputs), F32_TEST(groups)};
     return isa_tests_run(tests, COUNT(tests));
 }

@@ -137,9 +137,11 @@ static void describe(const char *isa) {
     mha_context *context = isa_context(isa, MHA_EXP_SLEEF);
     char text[1024] = "", version[32];
     problem p;
-    problem_make(&p, &plain, GUARD_END);
+    const spec s = spec_for(isa, &plain);
+    problem_make(&p, &s, GUARD_END);
     assert_int_equal(MHA_OK, mha_attention_describe(context, &p.args, 2, text, sizeof text));
     assert_non_null(strstr(text, isa));
+    assert_non_null(strstr(text, isa_has_bf16(isa) ? " bf16, tile path" : " f32, "));
     assert_non_null(strstr(text, "sleef"));
     assert_non_null(strstr(text, "splits"));
     assert_non_null(strstr(text, "mask: none"));

@@ -152,9 +152,9 @@ static void poison_seen_and_unseen(const char *isa) {
 }
 
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(widen_every_pattern),
-                                     ISA_TEST(narrow_at_every_tie),
-                                     ISA_TEST(narrow_any_float),
+    static const isa_test tests[] = {F32_TEST(widen_every_pattern),
+                                     F32_TEST(narrow_at_every_tie),
+                                     F32_TEST(narrow_any_float),
                                      ISA_TEST(mixed_dtypes),
                                      ISA_TEST(layouts),
                                      ISA_TEST(poison_seen_and_unseen)};

@@ -25,6 +25,11 @@ static void check_run(const char *isa, layer_problem *p, const mha_layer *layer,
     layer_outputs_free(&first);
 }
 
+static bool attention_multiplies_bf16(const char *isa, const mha_layer_args *args) {
+    const mha_dtype kv = args->kv_len == -1 ? args->q.dtype : args->kv.dtype;
+    return isa_multiplies_bf16(isa, args->q.dtype, kv, kv, args->q_len);
+}
+
 /* An owning layer needs the caller's weights no more; a borrowing one only reads the packed memory. */
 static void check_layer(const char *isa, mha_exp exp, guard_side side, const layer_spec *s) {
     mha_context *context = isa_context(isa, exp);
@@ -34,7 +39,7 @@ static void check_layer(const char *isa, mha_exp exp, guard_side side, const lay
     ptrdiff_t offset;
     layer_problem p;
     layer_problem_make(&p, s, side);
-    naive_layer_result wanted = naive_layer(&p.naive_desc, &p.args);
+    naive_layer_result wanted = naive_layer(&p.naive_desc, &p.args, attention_multiplies_bf16(isa, &p.args));
     if (mha_layer_create(context, &p.desc, &owner, message, sizeof message) != MHA_OK)
         fail_msg("isa %s: %s; %s", isa, message, s->what);
     assert_int_equal(MHA_OK, mha_layer_packed_size(context, &p.desc, &bytes, NULL, 0));
@@ -252,7 +257,7 @@ static void with_cache(const char *isa) {
     mha_layer *layer;
     layer_problem p;
     layer_problem_make(&p, &s, GUARD_END);
-    naive_layer_result wanted = naive_layer(&p.naive_desc, &p.args);
+    naive_layer_result wanted = naive_layer(&p.naive_desc, &p.args, attention_multiplies_bf16(isa, &p.args));
     assert_int_equal(MHA_OK, mha_layer_create(context, &p.desc, &layer, NULL, 0));
     mha_kv_cache cache;
     mha_kv_cache_init(&cache, sizeof cache);
@@ -282,8 +287,8 @@ static void with_cache(const char *isa) {
 }
 
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(with_cache),    ISA_TEST(forms),           ISA_TEST(half_precision),
-                                     ISA_TEST(shared_inputs), ISA_TEST(biases_and_gaps), ISA_TEST(options),
-                                     ISA_TEST(tails),         ISA_TEST(batch_bits)};
+    static const isa_test tests[] = {F32_TEST(with_cache),    F32_TEST(forms),           ISA_TEST(half_precision),
+                                     F32_TEST(shared_inputs), F32_TEST(biases_and_gaps), F32_TEST(options),
+                                     F32_TEST(tails),         F32_TEST(batch_bits)};
     return isa_tests_run(tests, COUNT(tests));
 }

@@ -82,6 +82,6 @@ static void overlap(const char *isa) { check(isa, false); }
 static void overlap_with_cache(const char *isa) { check(isa, true); }
 
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(overlap), ISA_TEST(overlap_with_cache)};
+    static const isa_test tests[] = {F32_TEST(overlap), F32_TEST(overlap_with_cache)};
     return isa_tests_run(tests, COUNT(tests));
 }

@@ -190,7 +190,7 @@ static void workspace_overflow(const char *isa) {
 }
 
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(packed_memory), ISA_TEST(corrupt_header), ISA_TEST(endless_names),
-                                     ISA_TEST(same_bytes),    ISA_TEST(over_weights),   ISA_TEST(workspace_overflow)};
+    static const isa_test tests[] = {F32_TEST(packed_memory), F32_TEST(corrupt_header), F32_TEST(endless_names),
+                                     F32_TEST(same_bytes),    F32_TEST(over_weights),   F32_TEST(workspace_overflow)};
     return isa_tests_run(tests, COUNT(tests));
 }

@@ -61,7 +61,7 @@ MHA_API const char *mha_version(void);
 
 /* An instruction set that this build has kernels for. */
 typedef struct mha_isa {
-    const char *name; /* "scalar", "avx2", "avx512", "neon": what MHA_ISA and mha_context_options.isa take */
+    const char *name; /* "scalar", "avx2", "avx512", "avx512bf16", "neon", "neonbf16": what MHA_ISA and mha_context_options.isa take */
     bool supported;   /* this CPU and operating system can run it */
 } mha_isa;
 
@@ -84,6 +84,14 @@ typedef enum mha_exp {
     MHA_EXP_FUSED = 2  /* evaluated inside the softmax loop, at most 1.1 ULP */
 } mha_exp;
 
+/* How exactly products of operands that are no bf16 are computed, named as PyTorch's float32 matmul precision.  Where
+ * the CPU multiplies bf16 no faster, the more exact one runs; mha_attention_describe says what does. */
+typedef enum mha_precision {
+    MHA_PRECISION_HIGHEST = 0, /* as f32 computes them */
+    MHA_PRECISION_HIGH = 1,    /* of f32 operands 16 bits count, or more */
+    MHA_PRECISION_MEDIUM = 2   /* operands, f16 ones too, are rounded to bf16 */
+} mha_precision;
+
 /* Memory for contexts and layers.  allocate returns at least `bytes` bytes aligned for any type, or NULL. */
 typedef struct mha_allocator {
     void *(*allocate)(void *user, size_t bytes); /* called in _create and _borrow functions only */
@@ -98,6 +106,8 @@ typedef struct mha_context_options {
                                 A name caps the choice; one that is unknown or that the CPU lacks is an error. */
     mha_exp exp;             /* MHA_EXP_AUTO */
     mha_allocator allocator; /* all NULL: malloc and free */
+    mha_precision precision; /* MHA_PRECISION_HIGHEST */
+    uint32_t reserved;       /* 0 */
 } mha_context_options;
 
 /* Sets struct_size, and everything else to its default.  struct_size: sizeof *options. */

@@ -22,25 +22,6 @@ _Static_assert(BLOCK_KEYS % FETCH_PLACES == 0, "places of a block are even");
 _Static_assert((int)MHA_GEMM_PANELS <= (int)FETCH_PLACES, "every panel of a group is a place");
 _Static_assert(MHA_MAX_SPLITS % V_LANES == 0, "weights of splits are whole vectors");
 
-#define PACKS                                                                                                          \
-    .packed_k_floats = K(packed_k_floats), .packed_v_floats = K(packed_v_floats), .pack_keys = K(pack_keys),           \
-    .pack_values = K(pack_values)
-
-#define TILE_PATH(block_sleef, block_fused, ...)                                                                       \
-    {.max_rows = TILE_LANES,                                                                                           \
-     .block_keys = BLOCK_KEYS,                                                                                         \
-     .score_key_stride = 0,                                                                                            \
-     .score_row_stride = 1,                                                                                            \
-     .lanes = K(tile_lanes),                                                                                           \
-     .q_floats = K(tile_q_floats),                                                                                     \
-     .o_floats = K(tile_o_floats),                                                                                     \
-     .score_floats = K(tile_score_floats),                                                                             \
-     .load = K(tile_load),                                                                                             \
-     .block = {K(block_sleef), K(block_fused)},                                                                        \
-     .load_bias = K(tile_load_bias),                                                                                   \
-     .finish = K(tile_finish),                                                                                         \
-     __VA_ARGS__}
-
 const mha_kernels K(kernels) = {
     .isa = MHA_TEXT(MHA_ISA),
     .tile = TILE_PATH(tile_block_sleef, tile_block_fused, PACKS),

@@ -347,4 +347,24 @@ static void K(tile_finish)(const mha_tile *tile, void *const rows[], mha_dtype d
     V_WITH_DTYPE(dtype, finish_tile(tile, rows, T, v_head_dim, normalise));
 }
 
+/* Of a row of kernels.inc. */
+#define PACKS                                                                                                          \
+    .packed_k_floats = K(packed_k_floats), .packed_v_floats = K(packed_v_floats), .pack_keys = K(pack_keys),           \
+    .pack_values = K(pack_values)
+
+#define TILE_PATH(block_sleef, block_fused, ...)                                                                       \
+    {.max_rows = TILE_LANES,                                                                                           \
+     .block_keys = BLOCK_KEYS,                                                                                         \
+     .score_key_stride = 0,                                                                                            \
+     .score_row_stride = 1,                                                                                            \
+     .lanes = K(tile_lanes),                                                                                           \
+     .q_floats = K(tile_q_floats),                                                                                     \
+     .o_floats = K(tile_o_floats),                                                                                     \
+     .score_floats = K(tile_score_floats),                                                                             \
+     .load = K(tile_load),                                                                                             \
+     .block = {K(block_sleef), K(block_fused)},                                                                        \
+     .load_bias = K(tile_load_bias),                                                                                   \
+     .finish = K(tile_finish),                                                                                         \
+     __VA_ARGS__}
+
 #endif
