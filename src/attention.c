@@ -143,6 +143,7 @@ static void attention_task(void *closure, size_t worker, size_t index) {
     if (chunk.split >= chunk.splits) return;
     mha_phase_start();
     mha_worker_carve(plan, call->workers + worker * plan->worker_bytes, &chunk.memory);
+    if (plan->path->open != NULL) plan->path->open();
     chunk_open(&chunk);
     mha_phase_end(MHA_PHASE_LOAD);
     for (int64_t key0 = chunk.first_key / step * step; key0 < chunk.last_key; key0 += step) chunk_block(&chunk, key0);
@@ -155,6 +156,7 @@ static void attention_task(void *closure, size_t worker, size_t index) {
         mha_scores_finish(&place, &chunk.memory.tiles[t]);
         tile_close(&chunk, &chunk.memory.tiles[t], place.rows);
     }
+    if (plan->path->close != NULL) plan->path->close();
     mha_phase_end(MHA_PHASE_FINISH);
 }
 

@@ -16,8 +16,9 @@
     FEATURE(AVX512VL, 6, "avx512vl")                                                                                   \
     FEATURE(AVX512BF16, 7, "avx512bf16")                                                                               \
     FEATURE(AMD, 8, "amd")                                                                                             \
-    FEATURE(NEON, 9, "neon")                                                                                           \
-    FEATURE(NEONBF16, 10, "neonbf16")
+    FEATURE(AMX, 9, "amx")                                                                                             \
+    FEATURE(NEON, 10, "neon")                                                                                          \
+    FEATURE(NEONBF16, 11, "neonbf16")
 
 #define MHA_CPU_ENUM(name, bit, text) MHA_CPU_##name = 1u << (bit),
 enum { MHA_CPU_FEATURES(MHA_CPU_ENUM) };

@@ -100,6 +100,9 @@ void mha_scores_visit(void *visitor, const mha_tile *tile, const float *s, mha_s
  * bits.
  * `decode`: few queries; K and V are read where they lie, lanes run along head_dim. */
 typedef struct mha_path {
+    /* Called before the first and after the last of the other functions of a task; NULL: not needed. */
+    void (*open)(void);
+    void (*close)(void);
     int32_t max_rows;   /* in a tile */
     int32_t block_keys; /* at most MHA_MAX_BLOCK_KEYS */
     /* Where the score of (key, row) lies: s[key * key_stride + row * row_stride]; key_stride 0 stands for `lanes`. */

@@ -27,6 +27,7 @@ V_INLINE vf v_pair(vf even, vf odd) {
 #endif
 
 V_INLINE vf va_dot(va a, int i, vf b, vf c) { return v_dot(v_set1(a[i]), b, c); }
+V_INLINE vf v_set_pairs(float x) { return v_set1(x); }
 V_INLINE vf v_load_pairs(const uint16_t *p) { return _mm512_castsi512_ps(_mm512_loadu_si512(p)); }
 
 #endif

@@ -24,6 +24,12 @@ V_INLINE vf va_dot(va a, int i, vf b, vf c) {
     }
 }
 
+/* gcc 12 loads constant vectors of bf16 as if they were f16: it must not see that this is one. */
+V_INLINE vf v_set_pairs(float x) {
+    uint32x4_t lanes = vreinterpretq_u32_f32(v_set1(x));
+    __asm__("" : "+w"(lanes));
+    return vreinterpretq_f32_u32(lanes);
+}
 V_INLINE vf v_load_pairs(const uint16_t *p) { return vreinterpretq_f32_u16(vld1q_u16(p)); }
 V_INLINE vf v_pair(vf even, vf odd) {
     const uint16x4_t a = vreinterpret_u16_bf16(vcvt_bf16_f32(even)), b = vreinterpret_u16_bf16(vcvt_bf16_f32(odd));

@@ -26,6 +26,7 @@
  * An instruction set that multiplies pairs of bf16 includes such a vec.h and defines UNIT 2 and, for vectors of V_LANES
  * pairs (the first in the low half of a lane; FMA tiles then multiply pairs, everything else stays f32):
  *   v_dot(a, b, c), va_dot(a, i, b, c)       c + a0 b0 + a1 b1; as v_fma and va_fma
+ *   v_set_pairs(x), v_load_pairs(p)          x's bits in each lane; 2 V_LANES bf16, as aligned as an element
  *   v_pair(even, odd)                        rounded to bf16, to nearest, ties to even, NaN kept
  *
  * src/simd's templates are written in it and include nothing of an instruction set. */

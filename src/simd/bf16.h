@@ -3,6 +3,9 @@
 #include "elements.h"
 #include "fma_tile.h"
 #include "pack.h"
+#include "panels.h"
+#include "softmax.h"
+#include "products.h"
 #include "tile.h"
 
 _Static_assert(UNIT == 2 && BLOCK_KEYS % UNIT == 0, "blocks are whole units of keys");

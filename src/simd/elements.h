@@ -74,8 +74,15 @@ V_INLINE void narrow(const float *x, mha_dtype dtype, uint16_t *half, int64_t n)
 #define K_TYPE f32
 V_INLINE vf v_dot(vf a, vf b, vf c) { return v_fma(a, b, c); }
 V_INLINE vf va_dot(va a, int i, vf b, vf c) { return va_fma(a, i, b, c); }
+V_INLINE vf v_set_pairs(float x) { return v_set1(x); }
 V_INLINE vf v_load_pairs(const uint16_t *p) { return v_load_bf16(p); }
 V_INLINE vf v_pair(vf even, vf odd) { return v_add(even, odd); }
+#endif
+
+/* Products take so many keys at a time, and so many units of head_dim. */
+#ifndef KEY_STEP
+#define KEY_STEP  UNIT
+#define HEAD_STEP 1
 #endif
 
 V_INLINE int32_t units_of(int32_t elements) { return (elements + UNIT - 1) / UNIT; }

@@ -8,12 +8,11 @@
 #ifndef MHA_SIMD_TILE_H
 #define MHA_SIMD_TILE_H
 
-/* Units of two bf16 as floats. */
-static const float ONES = 0x1.007fp0f, ONE_EVEN = 0x3f80p-149f, ONE_ODD = 1;
-
 static int32_t K(tile_lanes)(int32_t rows) { return (int32_t)round_up(rows, V_LANES); }
 
-static size_t K(tile_q_floats)(int32_t lanes, int32_t head_dim) { return (size_t)(lanes * units_of(head_dim)); }
+static size_t K(tile_q_floats)(int32_t lanes, int32_t head_dim) {
+    return (size_t)(lanes * round_up(units_of(head_dim), HEAD_STEP));
+}
 
 static size_t K(tile_o_floats)(int32_t lanes, int32_t v_head_dim) {
     return (size_t)lanes * (size_t)round_up(v_head_dim, STEP);
@@ -33,7 +32,9 @@ V_INLINE void load_lanes(const mha_tile *tile, const void *const rows[], mha_dty
 
 static void K(tile_load)(mha_tile *tile, const void *const rows[], mha_dtype dtype, int32_t head_dim,
                          int32_t v_head_dim, float q_factor) {
+    const size_t loaded = (size_t)(tile->lanes * units_of(head_dim));
     V_WITH_DTYPE(dtype, load_lanes(tile, rows, T, true, head_dim, q_factor, tile->q));
+    memset(tile->q + loaded, 0, (K(tile_q_floats)(tile->lanes, head_dim) - loaded) * sizeof(float));
     memset(tile->o, 0, K(tile_o_floats)(tile->lanes, v_head_dim) * sizeof(float));
 }
 
@@ -46,150 +47,6 @@ static void K(tile_load_bias)(const mha_tile *tile, const float *const rows[], f
             excluded[k] |= v_equal(v_load(bias + k * tile->lanes + lane), lowest) << lane;
 }
 
-/* PANEL keys from `key` on, or PANEL columns of the values from `d` on, as rows of A.  In place, what lies beyond the
- * last is the last again: never read out of bounds, and never used. */
-V_INLINE fma_rows key_rows(const mha_kv_block *block, int32_t key, bool in_place) {
-    if (!in_place) return packed_panel(block->packed_k + (int64_t)key * units_of(block->head_dim));
-    fma_rows a = {.step = 1};
-    const float *keys = block->k;
-    V_UNROLL
-    for (int i = 0; i < PANEL; i++)
-        a.row[i] = keys + (key + i < block->keys ? key + i : block->keys - 1) * block->k_stride;
-    return a;
-}
-
-V_INLINE fma_rows value_rows(const mha_kv_block *block, int32_t d, int32_t begin, bool in_place) {
-    if (!in_place) return packed_panel(block->packed_v + ((int64_t)d * units_of(BLOCK_KEYS) + begin / UNIT * PANEL));
-    fma_rows a = {.step = block->v_stride};
-    const float *values = (const float *)block->v + begin * block->v_stride;
-    V_UNROLL
-    for (int i = 0; i < PANEL; i++) a.row[i] = values + (d + i < block->v_head_dim ? d + i : block->v_head_dim - 1);
-    return a;
-}
-
-/* S = K Q^T for the panels that hold [begin, end), and the largest score of each row in it. */
-V_INLINE void multiply_keys(const mha_kv_block *block, const mha_tile *tile, int vectors, bool in_place, float *s,
-                            vf max[TILE_VECTORS]) {
-    const int lanes = vectors * V_LANES;
-    V_UNROLL
-    for (int v = 0; v < vectors; v++) max[v] = v_set1(-INFINITY);
-    for (int32_t key = tile->begin / PANEL * PANEL; key < tile->end; key += PANEL) {
-        vf c[PANEL][TILE_VECTORS];
-        const fma_rows keys = key_rows(block, key, in_place);
-        if (block->ahead != NULL) mha_ahead_step(block->ahead);
-        fma_tile(PANEL, vectors, units_of(block->head_dim), &keys, tile->q, lanes, c);
-        V_UNROLL
-        for (int i = 0; i < PANEL; i++) {
-            V_UNROLL
-            for (int v = 0; v < vectors; v++) v_store(s + (key + i) * lanes + v * V_LANES, c[i][v]);
-            if (key + i < tile->begin || key + i >= tile->end) continue;
-            V_UNROLL
-            for (int v = 0; v < vectors; v++) max[v] = v_max(c[i][v], max[v]);
-        }
-    }
-}
-
-/* Softcap, and the largest score anew. */
-V_INLINE void cap_scores(const mha_softmax *softmax, const mha_tile *tile, int vectors, float *s,
-                         vf max[TILE_VECTORS]) {
-    const int lanes = vectors * V_LANES;
-    const vf cap = v_set1(softmax->cap);
-    V_UNROLL
-    for (int v = 0; v < vectors; v++) max[v] = v_set1(-INFINITY);
-    for (int32_t k = tile->begin; k < tile->end; k++) {
-        V_UNROLL
-        for (int v = 0; v < vectors; v++) {
-            float *at = s + k * lanes + v * V_LANES;
-            const vf x = v_tanh_sleef(v_mul(v_load(at), cap));
-            v_store(at, x);
-            max[v] = v_max(x, max[v]);
-        }
-    }
-}
-
-/* Bias and exclusion, and the largest score anew. */
-V_INLINE void modify_scores(const mha_softmax *softmax, const mha_tile *tile, int vectors, float *s,
-                            vf max[TILE_VECTORS]) {
-    const int lanes = vectors * V_LANES;
-    const vf bias_scale = v_set1(softmax->bias_scale), lowest = v_set1(-INFINITY);
-    V_UNROLL
-    for (int v = 0; v < vectors; v++) max[v] = lowest;
-    for (int32_t k = tile->begin; k < tile->end; k++) {
-        const uint64_t excluded = tile->excluded != NULL ? tile->excluded[k] : 0;
-        V_UNROLL
-        for (int v = 0; v < vectors; v++) {
-            float *at = s + k * lanes + v * V_LANES;
-            vf x = v_load(at);
-            if (tile->bias != NULL) x = v_fma(x, bias_scale, v_load(tile->bias + (at - s)));
-            x = v_blend(v_mask(excluded >> (v * V_LANES)), x, lowest);
-            v_store(at, x);
-            max[v] = v_max(x, max[v]);
-        }
-    }
-}
-
-/* -inf where the units of weights reach beyond [begin, end). */
-V_INLINE void pad_scores(const mha_tile *tile, int vectors, float *s) {
-    const int lanes = vectors * V_LANES;
-    for (int32_t lane = 0; UNIT > 1 && lane < lanes; lane += V_LANES) {
-        if (tile->begin % UNIT != 0) v_store(s + (tile->begin - 1) * lanes + lane, v_set1(-INFINITY));
-        if (tile->end % UNIT != 0) v_store(s + tile->end * lanes + lane, v_set1(-INFINITY));
-    }
-}
-
-/* P = exp((S - max) scale), in units, in the place of S; updates max and sum; alpha is what the old sum and output shrink by. */
-V_INLINE void online_softmax(const mha_softmax *softmax, mha_tile *tile, int vectors, bool fused, float *s,
-                             const vf block_max[TILE_VECTORS], vf alpha[TILE_VECTORS]) {
-    const int lanes = vectors * V_LANES;
-    vf reference[TILE_VECTORS], sum[TILE_VECTORS];
-    V_UNROLL
-    for (int v = 0; v < vectors; v++) {
-        const vf old = v_load(tile->max + v * V_LANES), max = v_max(block_max[v], old);
-        reference[v] = finite_max(max);
-        v_store(tile->max + v * V_LANES, max);
-        alpha[v] = softmax_exp(v_sub(old, reference[v]), softmax, fused);
-        sum[v] = v_zero();
-    }
-    pad_scores(tile, vectors, s);
-    for (int32_t k = tile->begin / UNIT * UNIT; k < tile->end; k += UNIT) {
-        V_UNROLL
-        for (int v = 0; v < vectors; v++) {
-            const float *at = s + k * lanes + v * V_LANES;
-            vf p = softmax_exp(v_sub(v_load(at), reference[v]), softmax, fused);
-            if (UNIT > 1) p = v_pair(p, softmax_exp(v_sub(v_load(at + lanes), reference[v]), softmax, fused));
-            v_store(s + k / UNIT * lanes + v * V_LANES, p);
-            sum[v] = UNIT > 1 ? v_dot(p, v_set1(ONES), sum[v]) : v_add(sum[v], p); /* of what multiplies V */
-        }
-    }
-    V_UNROLL
-    for (int v = 0; v < vectors; v++) {
-        float *at = tile->sum + v * V_LANES;
-        v_store(at, v_fma(v_load(at), alpha[v], sum[v]));
-    }
-}
-
-/* O = O alpha + V^T P.  The block's products are summed apart: rounding then grows with the roots of the block and of
- * the number of blocks, not of the length. */
-V_INLINE void accumulate_values(const mha_kv_block *block, mha_tile *tile, int vectors, bool in_place, const float *p,
-                                const vf alpha[TILE_VECTORS]) {
-    const int lanes = vectors * V_LANES;
-    const int32_t first = tile->begin / UNIT;
-    for (int32_t d = 0; d < block->v_head_dim; d += PANEL) {
-        vf c[PANEL][TILE_VECTORS];
-        const fma_rows values = value_rows(block, d, tile->begin, in_place);
-        if (block->ahead != NULL) mha_ahead_step(block->ahead);
-        fma_tile(PANEL, vectors, units_of(tile->end) - first, &values, p + first * lanes, lanes, c);
-        V_UNROLL
-        for (int i = 0; i < PANEL; i++) {
-            V_UNROLL
-            for (int v = 0; v < vectors; v++) {
-                float *o = tile->o + (d + i) * lanes + v * V_LANES;
-                v_store(o, v_fma(v_load(o), alpha[v], c[i][v]));
-            }
-        }
-    }
-}
-
 /* One value as a float. */
 V_INLINE vf broadcast_value(const mha_kv_block *block, int32_t k, int32_t d) {
     float lanes[V_LANES];
@@ -200,7 +57,7 @@ V_INLINE vf broadcast_value(const mha_kv_block *block, int32_t k, int32_t d) {
 /* The weights of a key, out of its unit. */
 V_INLINE vf load_weights(const float *p, int32_t k, int lanes) {
     const vf unit = v_load(p + k / UNIT * lanes);
-    return UNIT == 1 ? unit : v_dot(unit, v_set1(k % UNIT == 0 ? ONE_EVEN : ONE_ODD), v_zero());
+    return UNIT == 1 ? unit : v_dot(unit, v_set_pairs(k % UNIT == 0 ? ONE_EVEN : ONE_ODD), v_zero());
 }
 
 /* The same for values that are not all finite, some of them excluded: these are skipped, since 0 * NaN is NaN. */
@@ -244,10 +101,10 @@ static bool values_finite(const mha_kv_block *block, int32_t begin, int32_t end)
 /* What is known of a block while its tiles go by. */
 typedef enum values_state { VALUES_UNKNOWN, VALUES_FINITE, VALUES_NOT_FINITE } values_state;
 
-/* Only tiles that exclude something ask, if only the other half of a unit. */
+/* Only tiles that exclude something ask, if only other keys of a step. */
 V_INLINE bool must_skip_values(const mha_kv_block *block, const mha_tile *tile, values_state *values) {
-    const bool half_units = tile->begin % UNIT != 0 || (tile->end % UNIT != 0 && tile->end < block->keys);
-    if (tile->excluded == NULL && !half_units) return false;
+    const bool part = tile->begin % KEY_STEP != 0 || (tile->end % KEY_STEP != 0 && tile->end < block->keys);
+    if (tile->excluded == NULL && !part) return false;
     if (*values == VALUES_UNKNOWN) *values = values_finite(block, 0, block->keys) ? VALUES_FINITE : VALUES_NOT_FINITE;
     return *values == VALUES_NOT_FINITE;
 }

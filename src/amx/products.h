@@ -1,0 +1,141 @@
+/* Packing for AMX, and the two products of a tile:
+ *
+ *     S [32 keys][lanes]    = K [keys][head_dim]   Q^T [head_dim / 2][lanes][2]
+ *     O [32 columns][lanes] += V^T [columns][keys]  P [keys / 2][lanes][2]
+ *
+ * Q and P lie as src/simd loads queries and leaves weights: pairs of rows, which is what B wants.  K is copied with head_dim
+ * and keys rounded up to 32; V becomes [keys / 32][v_head_dim, rounded up][32].  What is beyond the last is zero. */
+#ifndef MHA_AMX_PRODUCTS_H
+#define MHA_AMX_PRODUCTS_H
+
+enum { TILE_BYTES = 64, TILE_FLOATS = 16 };
+
+V_INLINE int64_t head_units(const mha_kv_block *block) { return round_up(units_of(block->head_dim), HEAD_STEP); }
+
+static size_t K(packed_k_floats)(int32_t head_dim) {
+    return (size_t)(BLOCK_KEYS * round_up(units_of(head_dim), HEAD_STEP));
+}
+
+static size_t K(packed_v_floats)(int32_t v_head_dim) {
+    return (size_t)(BLOCK_KEYS / UNIT * round_up(v_head_dim, PANEL));
+}
+
+V_INLINE void copy_keys(const mha_kv_block *block, mha_dtype dtype, float *packed) {
+    const int64_t units = head_units(block), rows = round_up(block->keys, KEY_STEP);
+    for (int64_t k = 0; k < rows; k++)
+        for (int64_t u = 0; u < units; u += V_LANES) {
+            const int64_t d = u * UNIT, left = k < block->keys ? block->head_dim - d : 0;
+            const void *keys = mha_element(block->k, k * block->k_stride + d, dtype);
+            v_store(packed + k * units + u, left > 0 ? load_units(keys, left, dtype, 1) : v_zero());
+        }
+}
+
+static void K(pack_keys)(const mha_kv_block *block, float *packed) {
+    V_WITH_DTYPE(block->k_dtype, copy_keys(block, T, packed));
+}
+
+/* 32 keys and 16 columns at a time: pairs of keys, transposed. */
+V_INLINE void transpose_values(const mha_kv_block *block, mha_dtype dtype, float *packed) {
+    const int64_t dim = round_up(block->v_head_dim, PANEL);
+    for (int64_t k = 0; k < block->keys; k += KEY_STEP)
+        for (int64_t d = 0; d < dim; d += V_LANES) {
+            vf r[V_LANES];
+            V_UNROLL
+            for (int i = 0; i < V_LANES; i++)
+                r[i] = v_pair(load_values(block, dtype, k + 2 * i, d), load_values(block, dtype, k + 2 * i + 1, d));
+            v_transpose(r);
+            V_UNROLL
+            for (int i = 0; i < V_LANES; i++) v_store(packed + (k / KEY_STEP * dim + d + i) * TILE_FLOATS, r[i]);
+        }
+}
+
+static void K(pack_values)(const mha_kv_block *block, float *packed) {
+    V_WITH_DTYPE(block->v_dtype, transpose_values(block, T, packed));
+}
+
+/* Two tiles of A, rows 0 to 15 and 16 to 31, of one step; the next step is `step` bytes further. */
+typedef struct tile_rows {
+    const float *rows;
+    int64_t row_bytes, step;
+} tile_rows;
+
+/* C [32][lanes] = A B over so many steps of 32.  Tiles 0 to 3 are sums, 4 and 5 of A, 6 and 7 of B: each is loaded once
+ * for two products. */
+V_INLINE void multiply_tiles(tile_rows a, const float *b, int vectors, int64_t steps, float *c) {
+    const int64_t lane_bytes = vectors * TILE_BYTES;
+    tile_zero(0);
+    tile_zero(1);
+    tile_zero(2);
+    tile_zero(3);
+    const char *rows = (const char *)a.rows, *columns = (const char *)b;
+    for (int64_t i = 0; i < steps; i++, rows += a.step, columns += TILE_FLOATS * lane_bytes) {
+        tile_load(4, rows, a.row_bytes);
+        tile_load(6, columns, lane_bytes);
+        tile_dot(0, 4, 6);
+        tile_load(5, rows + 16 * a.row_bytes, a.row_bytes);
+        tile_dot(2, 5, 6);
+        if (vectors == 1) continue;
+        tile_load(7, columns + TILE_BYTES, lane_bytes);
+        tile_dot(1, 4, 7);
+        tile_dot(3, 5, 7);
+    }
+    tile_store(0, c, lane_bytes);
+    tile_store(2, c + 16 * vectors * TILE_FLOATS, lane_bytes);
+    if (vectors == 1) return;
+    tile_store(1, c + TILE_FLOATS, lane_bytes);
+    tile_store(3, c + 16 * vectors * TILE_FLOATS + TILE_FLOATS, lane_bytes);
+}
+
+V_INLINE void multiply_keys(const mha_kv_block *block, const mha_tile *tile, int vectors, bool in_place, float *s,
+                            vf max[TILE_VECTORS]) {
+    (void)in_place;
+    enum { CHAINS = 4 }; /* of maxima, which take four cycles */
+    const int lanes = vectors * V_LANES;
+    const int64_t units = head_units(block);
+    tile_fence();
+    for (int32_t key = tile->begin / KEY_STEP * KEY_STEP; key < tile->end; key += KEY_STEP) {
+        if (block->ahead != NULL) mha_ahead_step(block->ahead);
+        const tile_rows keys = {block->packed_k + key * units, units * (int64_t)sizeof(float), TILE_BYTES};
+        multiply_tiles(keys, tile->q, vectors, units / HEAD_STEP, s + key * lanes);
+    }
+    tile_fence();
+    V_UNROLL
+    for (int v = 0; v < vectors; v++) {
+        vf chain[CHAINS];
+        int32_t k = tile->begin;
+        V_UNROLL
+        for (int i = 0; i < CHAINS; i++) chain[i] = v_set1(-INFINITY);
+        for (; k + CHAINS <= tile->end; k += CHAINS) {
+            V_UNROLL
+            for (int i = 0; i < CHAINS; i++) chain[i] = v_max(v_load(s + (k + i) * lanes + v * V_LANES), chain[i]);
+        }
+        for (; k < tile->end; k++) chain[0] = v_max(v_load(s + k * lanes + v * V_LANES), chain[0]);
+        max[v] = v_max(v_max(chain[0], chain[1]), v_max(chain[2], chain[3]));
+    }
+}
+
+/* The block's products are summed apart, as in src/simd/products.h. */
+V_INLINE void accumulate_values(const mha_kv_block *block, mha_tile *tile, int vectors, bool in_place, const float *p,
+                                const vf alpha[TILE_VECTORS]) {
+    (void)in_place;
+    const int lanes = vectors * V_LANES;
+    const int64_t dim = round_up(block->v_head_dim, PANEL), first = tile->begin / KEY_STEP;
+    const int64_t steps = round_up(tile->end, KEY_STEP) / KEY_STEP - first;
+    tile_fence();
+    for (int64_t d = 0; d < dim; d += PANEL) {
+        _Alignas(TILE_BYTES) float sums[PANEL * TILE_VECTORS * V_LANES];
+        if (block->ahead != NULL) mha_ahead_step(block->ahead);
+        const tile_rows values = {block->packed_v + (first * dim + d) * TILE_FLOATS, TILE_BYTES, dim * TILE_BYTES};
+        multiply_tiles(values, p + first * KEY_STEP / UNIT * lanes, vectors, steps, sums);
+        tile_fence();
+        for (int i = 0; i < PANEL; i++) {
+            V_UNROLL
+            for (int v = 0; v < vectors; v++) {
+                float *o = tile->o + (d + i) * lanes + v * V_LANES;
+                v_store(o, v_fma(v_load(o), alpha[v], v_load(sums + i * lanes + v * V_LANES)));
+            }
+        }
+    }
+}
+
+#endif

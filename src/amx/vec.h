@@ -1,0 +1,46 @@
+/* AVX512-BF16's vocabulary for softmax, and the tiles of AMX. */
+#ifndef MHA_AMX_VEC_H
+#define MHA_AMX_VEC_H
+
+#if !defined(__AMX_BF16__) && !defined(MHA_EMULATE)
+#error "build src/amx with src/avx512bf16's flags and -mamx-tile -mamx-bf16"
+#endif
+
+#include "avx512bf16/vec.h"
+
+#undef MHA_ISA
+#define MHA_ISA amx
+/* A product is 32 rows by up to two vectors of lanes, 32 bf16 deep. */
+#define PANEL        32
+#define TILE_VECTORS 2
+#define KEY_STEP     32
+#define HEAD_STEP    16
+#define BLOCK_KEYS   256
+
+/* Eight tiles of 16 rows of 64 bytes; their numbers are literals.  C (f32) += A (rows of 32 bf16) B (rows of 16 pairs,
+ * the pair of row k: rows 2 k and 2 k + 1 of what is multiplied). */
+#ifndef MHA_EMULATE
+#define tile_zero(t)             _tile_zero(t)
+#define tile_load(t, p, stride)  _tile_loadd(t, p, stride)
+#define tile_dot(c, a, b)        _tile_dpbf16ps(c, a, b)
+#define tile_store(t, p, stride) _tile_stored(t, p, stride)
+
+static inline void tiles_open(void) {
+    /* "Intel 64 and IA-32 Architectures Software Developer's Manual", LDTILECFG: palette 1. */
+    struct {
+        uint8_t palette, start_row, reserved[14];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } config = {.palette = 1};
+    for (int t = 0; t < 8; t++) config.row_bytes[t] = 64, config.rows[t] = 16;
+    _tile_loadconfig(&config);
+}
+static inline void tiles_close(void) { _tile_release(); }
+#else
+#include "emulate/amx.h"
+#endif
+
+/* Compilers do not know that tiles read and write memory. */
+V_INLINE void tile_fence(void) { __asm__ volatile("" ::: "memory"); }
+
+#endif
