@@ -24,15 +24,20 @@ class Layer:
     kernels and not needed afterwards. Rows must be contiguous and apart from each other. Either `wq`, `wk` and `wv` or
     `wqkv` must be given.
 
+    Weights and biases are of float32, float16 or bfloat16, each on its own, and so are the arrays of a call. Packed
+    weights keep their dtype. Everything is computed in float32; between the projections and attention, queries and what
+    the heads yield are rounded to the dtype of `q`, keys and values to that of `kv`.
+
     Parameters
     ----------
-    wq : ndarray of float32, shape (q_heads * head_dim, q_dim)
-    wk : ndarray of float32, shape (kv_heads * head_dim, kv_dim)
-    wv : ndarray of float32, shape (kv_heads * v_head_dim, kv_dim)
-    wo : ndarray of float32, shape (out_dim, q_heads * v_head_dim)
-    wqkv : ndarray of float32, shape ((q_heads + kv_heads) * head_dim + kv_heads * v_head_dim, q_dim)
+    wq : array, shape (q_heads * head_dim, q_dim)
+    wk : array, shape (kv_heads * head_dim, kv_dim)
+    wv : array, shape (kv_heads * v_head_dim, kv_dim)
+    wo : array, shape (out_dim, q_heads * v_head_dim)
+        Arrays are as in `attention`.
+    wqkv : array, shape ((q_heads + kv_heads) * head_dim + kv_heads * v_head_dim, q_dim)
         The first three stacked in this order, as in PyTorch's ``in_proj_weight``.
-    bq, bk, bv, bo, bqkv : ndarray of float32
+    bq, bk, bv, bo, bqkv : array
         Biases, as long as the weights have rows. By default none.
     q_heads : int
     kv_heads : int
@@ -61,6 +66,12 @@ class Layer:
     >>> y = layer(x, causal=True)
     >>> np.save("layer.npy", layer.packed)
     >>> layer = mha.Layer.from_packed(np.load("layer.npy", mmap_mode="r"))
+
+    Weights of half the size:
+
+    >>> half = mha.Layer(*(weight.astype(np.float16) for weight in (wq, wk, wv, wo)), q_heads=12)
+    >>> half(x).dtype, half(x.astype(np.float16)).dtype
+    (dtype('float32'), dtype('float16'))
     """
 
     def __init__(
@@ -150,21 +161,22 @@ class Layer:
 
         Parameters
         ----------
-        q : ndarray of float32, shape (batch, q_len, q_dim)
+        q : array, shape (batch, q_len, q_dim)
             Queries are projected from it.
-        kv : ndarray of float32, shape (batch, kv_len, kv_dim)
+        kv : array, shape (batch, kv_len, kv_dim)
             Keys and values are projected from it; by default from `q`: self-attention.
         mask, causal, q_offset, window, scale, softcap, kv_lens, threads
             As in `attention`.
         return_weights : bool
             Also return the attention weights.
-        out : ndarray of float32, shape (batch, q_len, out_dim)
+        out : array, shape (batch, q_len, out_dim)
             Where to write the result; the array that is returned. By default a new one.
 
         Returns
         -------
-        out : ndarray of float32, shape (batch, q_len, out_dim)
-        weights : ndarray of float32, shape (batch, q_heads, q_len, kv_len)
+        out : array, shape (batch, q_len, out_dim)
+            A new one is of the same library and dtype as q.
+        weights : array of float32, shape (batch, q_heads, q_len, kv_len)
             If `return_weights`.
 
         Raises

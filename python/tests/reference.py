@@ -45,13 +45,49 @@ def attention(q, k, v, *, mask=None, scale=None, softcap=0.0, **visibility):
     return np.einsum("bhij,bhjd->bhid", weights, np.where(np.isfinite(v), v, 0)), lse, weights
 
 
-def layer(x, kv, weights, q_heads, kv_heads, **options):
-    """(out, weights) of a layer whose weights and biases are {"wq": ..., "bq": ..., ...}."""
+def project(inputs, weights, name, heads=1):
+    """[batch, heads, tokens, dim] of inputs [batch, tokens, width]."""
+    y = inputs.astype(np.float64) @ weights["w" + name].T.astype(np.float64)
+    if "b" + name in weights:
+        y = y + weights["b" + name].astype(np.float64)
+    return y.reshape(*y.shape[:2], heads, -1).swapaxes(1, 2)
 
-    def project(inputs, name, heads):
-        y = inputs.astype(np.float64) @ weights["w" + name].T.astype(np.float64) + weights.get("b" + name, 0.0)
-        return y.reshape(*y.shape[:2], heads, -1).swapaxes(1, 2) if heads else y
 
-    q, k, v = project(x, "q", q_heads), project(kv, "k", kv_heads), project(kv, "v", kv_heads)
-    out, _, attended = attention(q, k, v, **options)
-    return project(out.swapaxes(1, 2).reshape(*x.shape[:2], -1), "o", None), attended
+def join(heads):
+    """[batch, tokens, heads * dim] of [batch, heads, tokens, dim]."""
+    return heads.swapaxes(1, 2).reshape(heads.shape[0], heads.shape[2], -1)
+
+
+def project_inputs(x, kv, weights, q_heads, kv_heads):
+    """(q, k, v) of a layer."""
+    return project(x, weights, "q", q_heads), project(kv, weights, "k", kv_heads), project(kv, weights, "v", kv_heads)
+
+
+def layer(x, kv, weights, q_heads, kv_heads, *, rounded=False, **options):
+    """(out, weights) of a layer whose weights and biases are {"wq": ..., "bq": ..., ...}.
+
+    `rounded`: Q and heads to x's dtype, K and V to kv's.
+    """
+    q_dtype, kv_dtype = (x.dtype, kv.dtype) if rounded else (np.float64, np.float64)
+    q, k, v = project_inputs(x, kv, weights, q_heads, kv_heads)
+    heads, _, attended = attention(q.astype(q_dtype), k.astype(kv_dtype), v.astype(kv_dtype), **options)
+    return project(join(heads.astype(q_dtype)), weights, "o")[:, 0], attended
+
+
+def layer_error(x, kv, weights, attended, u_q, u_kv, scale=None):
+    """How far (out, weights) of `layer` may be off because Q and heads are rounded by u_q, K and V by u_kv, relatively.
+
+    As docs/numerics.md has it for a layer, of these roundings alone; `attended` are the exact weights.
+    """
+    q_heads = attended.shape[1]
+    kv_heads = weights["wk"].shape[0] * q_heads // weights["wq"].shape[0]
+    q, k, v = project_inputs(x, kv, weights, q_heads, kv_heads)
+    k, v = (np.repeat(y, q_heads // kv_heads, axis=1) for y in (k, v))
+    heads = abs(attended @ v)
+    scale = 1 / np.sqrt(q.shape[-1]) if scale is None else abs(scale)
+    of_scores = (u_q + u_kv + u_q * u_kv) * scale * abs(q) @ abs(k).swapaxes(2, 3)
+    w = attended * np.expm1(of_scores)
+    total = w.sum(-1, keepdims=True)
+    of_heads = ((w + u_kv * (w + attended)) @ abs(v) + heads * total) / (1 - total)
+    of_heads += u_q * (heads + of_heads)
+    return join(of_heads) @ abs(weights["wo"].T.astype(np.float64)), (w + attended * total) / (1 - total)

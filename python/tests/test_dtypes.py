@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 import mha
-import ml_dtypes
 import numpy as np
 import pytest
 import reference
-from conftest import TOLERANCE, assert_close
-
-HALVES = [np.float16, ml_dtypes.bfloat16]
-ROUNDING = {np.dtype(np.float16): 2.0**-11, np.dtype(ml_dtypes.bfloat16): 2.0**-8, np.dtype(np.float32): 0.0}
-
-
-def assert_rounded(actual, expected, dtype):
-    """A float32 result within the tolerance, rounded once."""
-    assert actual.dtype == dtype
-    relative = ROUNDING[np.dtype(dtype)]
-    np.testing.assert_allclose(actual.astype(np.float64), expected, rtol=relative, atol=TOLERANCE * (1 + relative))
+from conftest import HALVES, assert_close, assert_rounded
 
 
 @pytest.mark.parametrize("softcap", [0.4, 3.0, 50.0])
@@ -112,6 +101,18 @@ def test_results_are_of_the_kind_of_q(qkv, kind, dtype):
     arrays = [x.astype(dtype) for x in qkv]
     expected = mha.attention(*arrays, return_lse=True, return_weights=True)
     results = mha.attention(kind(arrays[0]), *arrays[1:], return_lse=True, return_weights=True)
+    for actual, exact in zip(results, expected, strict=True):
+        assert type(actual) is kind
+        assert actual.array.dtype == exact.dtype
+        np.testing.assert_array_equal(actual.array, exact)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("kind", [Foreign, Standard])
+def test_layers_of_any_kind_of_array(rng, kind, dtype):
+    weights, x = rng.standard_normal((4, 24, 24), np.float32).astype(dtype), rng.random((2, 5, 24)).astype(dtype)
+    expected = mha.Layer(*weights, q_heads=3)(x, return_weights=True)
+    results = mha.Layer(*map(kind, weights), q_heads=3)(kind(x), return_weights=True)
     for actual, exact in zip(results, expected, strict=True):
         assert type(actual) is kind
         assert actual.array.dtype == exact.dtype

@@ -7,31 +7,7 @@ import numpy as np
 import pytest
 import reference
 from conftest import assert_close
-
-Q_HEADS, KV_HEADS, HEAD_DIM, V_HEAD_DIM, Q_DIM, KV_DIM, OUT_DIM = 6, 2, 11, 9, 50, 35, 41
-
-
-def make_weights(rng, q_dim=Q_DIM, kv_dim=KV_DIM, biases=True):
-    shapes = {
-        "q": (Q_HEADS * HEAD_DIM, q_dim),
-        "k": (KV_HEADS * HEAD_DIM, kv_dim),
-        "v": (KV_HEADS * V_HEAD_DIM, kv_dim),
-        "o": (OUT_DIM, Q_HEADS * V_HEAD_DIM),
-    }
-    weights = {f"w{n}": rng.standard_normal(s, np.float32) / np.float32(np.sqrt(s[1])) for n, s in shapes.items()}
-    if biases:
-        weights |= {f"b{n}": rng.standard_normal(s[0], np.float32) for n, s in shapes.items()}
-    return weights
-
-
-def make_layer(weights, **options):
-    return mha.Layer(**weights, q_heads=Q_HEADS, kv_heads=KV_HEADS, **options)
-
-
-@pytest.fixture
-def inputs(rng):
-    return rng.standard_normal((3, 14, Q_DIM), np.float32), rng.standard_normal((3, 19, KV_DIM), np.float32)
-
+from layers import HEAD_DIM, KV_DIM, KV_HEADS, OUT_DIM, Q_DIM, Q_HEADS, V_HEAD_DIM, make_layer, make_weights, stack
 
 OPTIONS = {
     "plain": {},
@@ -58,11 +34,7 @@ def test_cross_attention(rng, inputs, options, biases, context):
 def test_self_attention(rng, inputs, stacked, biases, context):
     x = inputs[0]
     weights = make_weights(rng, kv_dim=Q_DIM, biases=biases)
-    given = dict(weights)
-    if stacked:
-        for kind in "wb" if biases else "w":
-            given[f"{kind}qkv"] = np.concatenate([given.pop(f"{kind}{name}") for name in "qkv"])
-    out = make_layer(given, context=context)(x, causal=True)
+    out = make_layer(stack(weights) if stacked else weights, context=context)(x, causal=True)
     assert_close(out, reference.layer(x, x, weights, Q_HEADS, KV_HEADS, causal=True)[0])
 
 
@@ -192,6 +164,7 @@ def test_bad_weights(rng):
         ("wo", weights["wo"].astype(">f4"), TypeError, "wo has dtype >f4, expected float32"),
         ("bq", weights["bq"][:-1], ValueError, r"bq has shape \(65,\), expected \(66,\)"),
         ("bo", weights["bo"].astype(np.float64), TypeError, "bo has dtype float64"),
+        ("wk", weights["wk"].astype(np.uint16), TypeError, "wk has dtype uint16, expected float32, float16 or bf"),
     ]:
         with pytest.raises(error, match=sentence):
             make_layer(weights | {name: bad})
@@ -226,7 +199,7 @@ def test_bad_calls(rng, inputs):
         ((x[0], kv), ValueError, "q has shape"),
         ((x.tolist(), kv), TypeError, "q is of type list"),
         ((x.astype(np.float64), kv), TypeError, "q has dtype float64"),
-        ((x.astype(np.float16), kv), TypeError, "q.dtype is MHA_F16"),
+        ((x, kv.astype(np.int16)), TypeError, "kv has dtype int16, expected float32, float16 or bfloat16"),
         ((x,), ValueError, "kv"),  # self-attention needs q_dim == kv_dim
     ]:
         with pytest.raises(error, match=sentence):
@@ -235,5 +208,7 @@ def test_bad_calls(rng, inputs):
         layer(x, kv, kv_lens=[1, 2, 20])
     with pytest.raises(ValueError, match="out has shape"):
         layer(x, kv, out=np.empty((3, 14, 40), np.float32))
+    with pytest.raises(TypeError, match="out has dtype float64, expected float32, float16 or bfloat16"):
+        layer(x, kv, out=np.empty((3, 14, OUT_DIM)))
     with pytest.raises(ValueError, match="out .* intersects q"):
         layer(q=x, kv=kv, out=x[..., :41])  # sentences name arguments as one writes them
