@@ -15,7 +15,8 @@ class MultiheadAttention(nn.Module):
     """A `torch.nn.MultiheadAttention` for inference, whose forward pass runs on `mha.Layer`.
 
     Made by `from_torch`. It has packed weights of its own, no parameters, and computes what the original computes in
-    evaluation mode; in float32, whatever the dtype of tensors and weights.
+    evaluation mode. Weights keep the original's dtype: float32, float16 or bfloat16. Tensors may be of any of the three,
+    whatever the weights are.
 
     `torch.nn.TransformerEncoder` and `TransformerDecoder` run on it if their layers' attention is replaced; set the
     encoder's `use_nested_tensor` to False then, because it would read weights of the first layer by itself.
@@ -39,6 +40,8 @@ class MultiheadAttention(nn.Module):
         ------
         ValueError
             If it was made with add_bias_kv or add_zero_attn, or kdim is not vdim.
+        TypeError
+            If a weight's dtype is not supported.
         """
         for option, given in (("add_bias_kv", module.bias_k is not None), ("add_zero_attn", module.add_zero_attn)):
             if given:
@@ -81,9 +84,9 @@ class MultiheadAttention(nn.Module):
         Returns
         -------
         out : Tensor, shape as query
-            A query that sees no key gets the output projection's bias, where PyTorch gives NaN.
+            Of query's dtype. A query that sees no key gets the output projection's bias, where PyTorch gives NaN.
         weights : Tensor, shape ([batch,] [num_heads,] q_len, kv_len), or None
-            Without num_heads if `average_attn_weights`.
+            Of query's dtype. Without num_heads if `average_attn_weights`.
 
         Raises
         ------
@@ -91,6 +94,8 @@ class MultiheadAttention(nn.Module):
             If grad mode is on and an input requires grad.
         ValueError
             If `key` and `value` are not the same tensor, or an argument contradicts another.
+        TypeError
+            If a tensor's dtype is not supported.
         """
         refuse_grad(query, key, value, attn_mask)
         if not _same(key, value):
@@ -99,7 +104,7 @@ class MultiheadAttention(nn.Module):
             )
         if is_causal and attn_mask is None:
             raise ValueError("attn_mask is None, expected the causal mask that is_causal=True announces")
-        out = torch.empty_like(query, dtype=torch.float32, memory_format=torch.contiguous_format)
+        out = torch.empty_like(query, memory_format=torch.contiguous_format)
         q, kv = self._batched(query), self._batched(key)
         result = self._layer(
             q,
@@ -110,15 +115,13 @@ class MultiheadAttention(nn.Module):
             out=self._batched(out),
             threads=torch.get_num_threads(),
         )
-        out = out.to(query.dtype)
         if not need_weights:
             return out, None
         weights = (result[1].mean(1) if average_attn_weights else result[1]).to(query.dtype)
         return out, weights if query.dim() == 3 else weights[0]
 
     def _batched(self, x: Tensor) -> Tensor:
-        """[batch, tokens, width] of float32"""
-        x = x.float()
+        """[batch, tokens, width]"""
         if x.dim() == 2:
             return readable(x).unsqueeze(0)
         return readable(x if self.batch_first else x.transpose(0, 1))
@@ -144,12 +147,14 @@ def _pack(module: nn.MultiheadAttention) -> mha.Layer:
         weights |= {"wq": module.q_proj_weight, "wk": module.k_proj_weight, "wv": module.v_proj_weight}
         if module.in_proj_bias is not None:
             weights |= dict(zip(("bq", "bk", "bv"), module.in_proj_bias.chunk(3), strict=True))
-    given: dict[str, Any] = {name: weight.detach().float() for name, weight in weights.items() if weight is not None}
+    given: dict[str, Any] = {name: weight.detach() for name, weight in weights.items() if weight is not None}
     return mha.Layer(**given, q_heads=module.num_heads)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    return a is b or (a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.stride() == b.stride())
+    return a is b or (
+        a.data_ptr() == b.data_ptr() and a.dtype == b.dtype and a.shape == b.shape and a.stride() == b.stride()
+    )
 
 
 def _additive(mask: Tensor) -> Tensor:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+
+import bound
 import mha.torch
 import pytest
+import reference
 import torch
 from torch import nn
 
@@ -104,17 +108,72 @@ def test_a_query_without_keys_yields_the_bias():
     assert (weights == 0).all()
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half(dtype):
-    """Computed in float32: as near to the exact result as its rounding allows."""
-    module, _ = make()
+HALVES = [torch.float16, torch.bfloat16]
+DTYPES = [torch.float32, *HALVES]
+TOLERANCE = 1e-5  # of computing in float32
+
+
+def arrays_of(module):
+    """Weights and biases as python/tests/reference.py takes them."""
+    separate = (module.q_proj_weight, module.k_proj_weight, module.v_proj_weight)
+    projections = separate if module.in_proj_weight is None else module.in_proj_weight.chunk(3)
+    weights = dict(zip(("wq", "wk", "wv", "wo"), (*projections, module.out_proj.weight), strict=True))
+    if module.in_proj_bias is not None:
+        biases = (*module.in_proj_bias.chunk(3), module.out_proj.bias)
+        weights |= dict(zip(("bq", "bk", "bv", "bo"), biases, strict=True))
+    return {name: weight.numpy() for name, weight in weights.items()}
+
+
+def assert_rounded(actual, expected, dtype, error):
+    relative, subnormal = bound.STORE[dtype]
+    allowed = (TOLERANCE + torch.as_tensor(error)) * (1 + relative) + relative * expected.abs() + subnormal
+    assert actual.dtype == dtype
+    assert ((actual.double() - expected).abs() <= allowed).all()
+
+
+def assert_exact(actual, module, q, kv, **options):
+    """(out, weights) as near to the module's in float64 as roundings to the dtypes of q and kv allow."""
+    q_rounding, kv_rounding = (bound.STORE[x.dtype][0] for x in (q, kv))
+    module, dtype = copy.deepcopy(module).double(), q.dtype
+    q, kv, *masks = (x.double() if x.is_floating_point() else x for x in (q, kv, *options.values()))
+    masks = dict(zip(options, masks, strict=True))
+    out, attended = module(q, kv, kv, **masks, average_attn_weights=False)
+    x, keys = (y.transpose(0, 1).numpy() for y in (q, kv))
+    error = reference.layer_error(x, keys, arrays_of(module), attended.numpy(), q_rounding, kv_rounding)
+    assert_rounded(actual[0], out, dtype, error[0].swapaxes(0, 1))
+    assert_rounded(actual[1], attended.mean(1), dtype, error[1].mean(1))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("q_dtype", DTYPES)
+@pytest.mark.parametrize("kv_dtype", DTYPES)
+def test_dtypes(dtype, q_dtype, kv_dtype):
+    module = make()[0].to(dtype)
+    ours = mha.torch.MultiheadAttention.from_torch(module)
+    q, kv = torch.randn(Q_LEN, BATCH, EMBED, dtype=q_dtype), torch.randn(KV_LEN, BATCH, EMBED, dtype=kv_dtype)
+    assert_exact(ours(q, kv, kv), module, q, kv)
+    assert_exact(ours(q, q, q), module, q, q)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("name", ["mask", "mask of each head", "mask of floats", "padding", "both"])
+def test_masks_in_half_precision(name, dtype):
+    module = make()[0].to(dtype)
+    masks = {which: mask.to(dtype) if mask.is_floating_point() else mask for which, mask in CALLS[name].items()}
+    q, kv = torch.randn(Q_LEN, BATCH, EMBED, dtype=dtype), torch.randn(KV_LEN, BATCH, EMBED, dtype=dtype)
+    actual = mha.torch.MultiheadAttention.from_torch(module)(q, kv, kv, **masks)
+    assert [x.dtype for x in actual] == [x.dtype for x in module(q, kv, kv, **masks)]
+    assert_exact(actual, module, q, kv, **masks)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("options", [{}, {"bias": False}, {"kdim": 10, "vdim": 10}], ids=str)
+def test_weights_keep_their_dtype(options, dtype):
+    module, full = make(**options)
     ours = mha.torch.MultiheadAttention.from_torch(module.to(dtype))
-    x = torch.randn(Q_LEN, BATCH, EMBED, dtype=dtype)
-    out, weights = ours(x, x, x)
-    assert out.dtype == weights.dtype == dtype
-    module.double()
-    exact = module(x.double(), x.double(), x.double())
-    torch.testing.assert_close(out.double(), exact[0], rtol=torch.finfo(dtype).eps / 2, atol=1e-5)
+    assert len(ours._layer.packed) < 0.6 * len(full._layer.packed)
+    q, kv = torch.randn(Q_LEN, BATCH, EMBED), torch.randn(KV_LEN, BATCH, module.kdim)
+    assert_exact(ours(q, kv, kv), module, q, kv)
 
 
 def test_it_owns_its_weights():
@@ -159,6 +218,15 @@ def test_inside_transformers(norm_first):
 def test_modules_that_are_refused(options, sentence):
     with pytest.raises(ValueError, match=sentence):
         make(**options)
+
+
+def test_double_is_refused():
+    module, ours = make()
+    x = torch.randn(Q_LEN, EMBED, dtype=torch.float64)
+    with pytest.raises(TypeError, match="q has dtype float64, expected float32, float16 or bfloat16"):
+        ours(x, x, x)
+    with pytest.raises(TypeError, match="wo has dtype float64, expected float32, float16 or bfloat16"):
+        mha.torch.MultiheadAttention.from_torch(module.double())
 
 
 def test_calls_that_are_refused():
