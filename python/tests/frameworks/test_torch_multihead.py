@@ -176,6 +176,16 @@ def test_weights_keep_their_dtype(options, dtype):
     assert_exact(ours(q, kv, kv), module, q, kv)
 
 
+def test_the_same_memory_in_another_dtype():
+    _, ours = make()
+    q = torch.randn(Q_LEN, BATCH, EMBED, dtype=torch.float16)
+    kv = q.view(torch.bfloat16)
+    copy_of_kv = kv.clone()
+    torch.testing.assert_close(ours(q, kv, kv), ours(q, copy_of_kv, copy_of_kv), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="key and value are different tensors"):
+        ours(q, kv, kv.view(torch.float16))
+
+
 def test_it_owns_its_weights():
     module, ours = make()
     x = torch.randn(Q_LEN, BATCH, EMBED)
