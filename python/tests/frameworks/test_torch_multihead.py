@@ -10,6 +10,7 @@ import pytest
 import reference
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 EMBED, HEADS, Q_LEN, KV_LEN, BATCH = 24, 4, 7, 9, 3
 
@@ -174,6 +175,27 @@ def test_weights_keep_their_dtype(options, dtype):
     assert len(ours._layer.packed) < 0.6 * len(full._layer.packed)
     q, kv = torch.randn(Q_LEN, BATCH, EMBED), torch.randn(KV_LEN, BATCH, module.kdim)
     assert_exact(ours(q, kv, kv), module, q, kv)
+
+
+class Operators(TorchDispatchMode):
+    """Names of PyTorch's operators that run."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.add(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tensors_are_not_copied(dtype):
+    _, ours = make()
+    q, kv = torch.randn(Q_LEN, BATCH, EMBED, dtype=dtype), torch.randn(KV_LEN, BATCH, EMBED, dtype=dtype)
+    with Operators() as operators:
+        ours(q, kv, kv, need_weights=False)
+    assert operators.names == {"empty_like", "transpose"}
 
 
 def test_the_same_memory_in_another_dtype():
