@@ -245,11 +245,12 @@ naive_result naive_attention_of(const mha_attention_args *given, bool bf16, cons
 static naive_array gather_operand(const mha_tensor *tensor, bool bf16, int64_t batch, int64_t heads, int64_t tokens,
                                   int64_t dim) {
     naive_array dense = naive_gather(tensor, batch, heads, tokens, dim);
-    if (!bf16 || tensor->dtype == MHA_BF16) return dense;
+    if (!bf16) return dense;
     naive_array rounded = naive_array_make(dense.n, true);
     for (int64_t i = 0; i < dense.n; i++) {
         rounded.x[i] = dense.x[i];
-        for (int kind = 0; kind < BOUND_KINDS; kind++) rounded.bound[kind][i] = half_rounding(dense.x[i], MHA_BF16);
+        for (int kind = 0; kind < BOUND_KINDS && tensor->dtype != MHA_BF16; kind++)
+            rounded.bound[kind][i] = half_rounding(dense.x[i], MHA_BF16);
     }
     naive_array_free(&dense);
     return rounded;

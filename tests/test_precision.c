@@ -1,0 +1,109 @@
+/* What the context's precision makes of operands: which calls multiply bf16, that describe says so, and their bounds. */
+#include "check.h"
+#include "isas.h"
+#include "test.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char *const names[] = {"highest", "high", "medium"};
+
+static mha_context *context_of(const char *isa, mha_precision precision) {
+    mha_context_options options;
+    mha_context_options_init(&options, sizeof options);
+    options.isa = isa;
+    options.precision = precision;
+    mha_context *context = NULL;
+    assert_int_equal(MHA_OK, mha_context_create(&options, &context, NULL, 0));
+    return context;
+}
+
+static const float scales[] = {0.3f, -0.3f, 0x1p-70f};
+
+static const struct {
+    mha_dtype q, k, v;
+    int64_t q_len;
+    const float *scale;  /* NULL: the default */
+    mha_precision least; /* of those that multiply bf16: HIGHEST is the most exact, FEWEST none */
+} cases[] = {
+#define FEWEST ((mha_precision)3)
+    {MHA_BF16, MHA_BF16, MHA_BF16, 5, NULL, MHA_PRECISION_HIGHEST},
+    {MHA_BF16, MHA_BF16, MHA_BF16, 70, &scales[0], MHA_PRECISION_HIGHEST},
+    {MHA_BF16, MHA_BF16, MHA_BF16, 9, &scales[1], MHA_PRECISION_HIGHEST},
+    {MHA_F32, MHA_F32, MHA_F32, 5, NULL, MHA_PRECISION_MEDIUM},
+    {MHA_F32, MHA_F32, MHA_F32, 33, &scales[1], MHA_PRECISION_MEDIUM},
+    {MHA_F16, MHA_F16, MHA_F16, 40, NULL, MHA_PRECISION_MEDIUM},
+    {MHA_F32, MHA_BF16, MHA_BF16, 7, NULL, MHA_PRECISION_MEDIUM},
+    {MHA_BF16, MHA_F16, MHA_BF16, 7, NULL, MHA_PRECISION_MEDIUM},
+    {MHA_BF16, MHA_BF16, MHA_F32, 7, NULL, MHA_PRECISION_MEDIUM},
+    {MHA_BF16, MHA_BF16, MHA_BF16, 4, NULL, FEWEST}, /* decode */
+    {MHA_F32, MHA_F32, MHA_F32, 1, NULL, FEWEST},
+    {MHA_BF16, MHA_BF16, MHA_BF16, 9, &scales[2], FEWEST}, /* a factor goes into Q */
+};
+
+static void check(const char *isa, mha_precision precision, problem *p, bool bf16, const outputs *highest) {
+    char who[64], text[1024];
+    snprintf(who, sizeof who, "isa %s precision %s", isa, names[precision]);
+    mha_context *context = context_of(isa, precision);
+    assert_int_equal(MHA_OK, mha_attention_describe(context, &p->args, 1, text, sizeof text));
+    if ((strstr(text, " bf16, tile path") != NULL) != bf16)
+        fail_msg("%s: describe says \"%.40s\", wanted %s; case of q_len %d", who, text, bf16 ? "bf16" : "f32",
+                 (int)p->spec.q_len);
+    naive_result wanted = naive_attention(&p->args, bf16);
+    outputs got = problem_run(p, context, NULL);
+    check_outputs(who, p, &got, &wanted);
+    if (!bf16 && highest != NULL) check_same_outputs(who, p, &got, highest);
+    outputs_free(&got);
+    naive_result_free(&wanted);
+    mha_context_destroy(context);
+}
+
+static void precisions(const char *isa) {
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        const spec s = {.what = "precision",
+                        .batch = 2,
+                        .q_heads = 4,
+                        .kv_heads = 2,
+                        .q_len = cases[i].q_len,
+                        .kv_len = 150,
+                        .head_dim = 20,
+                        .v_head_dim = 13,
+                        .scale = cases[i].scale,
+                        .causal = i % 2 == 1,
+                        .q_offset = 60,
+                        .lse = true,
+                        .dtypes = {[Q] = cases[i].q, [K] = cases[i].k, [V] = cases[i].v},
+                        .seed = i};
+        problem p;
+        problem_make(&p, &s, GUARD_END);
+        const bool always = isa_has_bf16(isa) && cases[i].least == MHA_PRECISION_HIGHEST;
+        mha_context *context = context_of(isa, MHA_PRECISION_HIGHEST);
+        outputs highest = problem_run(&p, context, NULL);
+        for (mha_precision precision = MHA_PRECISION_HIGHEST; precision <= MHA_PRECISION_MEDIUM; precision++)
+            check(isa, precision, &p, isa_has_bf16(isa) && precision >= cases[i].least, always ? NULL : &highest);
+        outputs_free(&highest);
+        mha_context_destroy(context);
+        problem_free(&p);
+    }
+}
+
+static void bad_options(const char *isa) {
+    mha_context_options options;
+    mha_context *context;
+    char message[256];
+    mha_context_options_init(&options, sizeof options);
+    assert_int_equal(MHA_PRECISION_HIGHEST, options.precision);
+    options.isa = isa;
+    options.precision = FEWEST;
+    assert_int_equal(MHA_INVALID_ARGUMENT, mha_context_create(&options, &context, message, sizeof message));
+    assert_non_null(strstr(message, "precision is 3"));
+    options.precision = MHA_PRECISION_MEDIUM;
+    options.reserved = 1;
+    assert_int_equal(MHA_UNSUPPORTED, mha_context_create(&options, &context, message, sizeof message));
+    assert_non_null(strstr(message, "reserved is 1"));
+}
+
+int main(void) {
+    static const isa_test tests[] = {ISA_TEST(precisions), ISA_TEST(bad_options)};
+    return isa_tests_run(tests, COUNT(tests));
+}
