@@ -186,5 +186,6 @@ static void add_decode(const bench_row *row, const shape *s, mha_dtype dtype) {
 void bench_add_attention(const bench_row *row, mha_dtype dtype) {
     for (size_t i = 0; i < sizeof prefill_shapes / sizeof *prefill_shapes; i++)
         add_prefill(row, &prefill_shapes[i], dtype);
+    if (row->kernels == NULL) return;
     for (size_t i = 0; i < sizeof decode_shapes / sizeof *decode_shapes; i++) add_decode(row, &decode_shapes[i], dtype);
 }

@@ -15,11 +15,12 @@ extern "C" {
 struct mha_gemm;
 struct mha_kernels;
 
-/* A row of kernels.inc, and the yardsticks compiled with its instruction set's flags (limits_isa.c). */
+/* A row of kernels.inc, and the yardsticks compiled with its instruction set's flags (limits_isa.c): of bf16 for a row
+ * that multiplies it. */
 typedef struct bench_row {
     const char *isa;
-    const struct mha_kernels *kernels;
-    bool supported; /* by this CPU */
+    const struct mha_kernels *kernels; /* NULL: it multiplies bf16 and nothing else */
+    bool supported;                    /* by this CPU */
     float (*multiply_add)(size_t n, float a, float b);
     double multiply_add_flops; /* of each of the n */
     float (*read)(const float *data, size_t n);

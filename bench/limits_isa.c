@@ -31,6 +31,12 @@ enum { N_CHAINS = 12 };
 #endif
 
 extern const double PASTE(bench_multiply_add_flops_, BENCH_ISA);
+
+#ifdef BENCH_BF16
+#include "limits_bf16.h"
+const double PASTE(bench_multiply_add_flops_, BENCH_ISA) = STEP_FLOPS;
+float PASTE(bench_multiply_add_, BENCH_ISA)(size_t n, float a, float b) { return multiply_add_bf16(n, a, b); }
+#else
 const double PASTE(bench_multiply_add_flops_, BENCH_ISA) = 2 * (int)LANES * (int)N_CHAINS;
 
 /* x = x * a + b on registers alone, one instruction where the ISA has a fused one. */
@@ -39,16 +45,18 @@ float PASTE(bench_multiply_add_, BENCH_ISA)(size_t n, float a, float b) {
 #define START(i) vector x##i = vb * (float)(i);
     CHAINS(START)
     for (; n > 0; n--) {
-#define STEP(i) x##i = x##i * va + vb;
+#define STEP(i)  x##i = x##i * va + vb;
         CHAINS(STEP)
     }
     vector sum = {0};
-#define SUM(i) sum += x##i;
+#define SUM(i)   sum += x##i;
     CHAINS(SUM)
     float total = 0;
     for (size_t i = 0; i < LANES; i++) total += sum[i];
     return total;
 }
+
+#endif
 
 /* Reads n floats, a multiple of STREAMS * VISIT vectors at a vector's alignment, from STREAMS places in turn: hardware
  * fetches ahead page by page, so that one place after the other would show two thirds of what DRAM gives. */

@@ -12,10 +12,12 @@
     float bench_multiply_add_##isa(size_t n, float a, float b);                                                        \
     extern const double bench_multiply_add_flops_##isa;                                                                \
     float bench_read_##isa(const float *data, size_t n);
+#define MHA_BF16_ROW(isa, features, pays) MHA_KERNEL_ROW(isa, features)
 #include "kernels.inc"
 
 enum {
-#define MHA_KERNEL_ROW(isa, features) ROW_f32_##isa,
+#define MHA_KERNEL_ROW(isa, features)     ROW_##isa,
+#define MHA_BF16_ROW(isa, features, pays) ROW_##isa,
 #include "kernels.inc"
     ROWS,
     MOST_CASES = 2048
@@ -35,13 +37,15 @@ static bool isa_is_supported(const char *name) {
 const bench_row *bench_row_at(size_t i) {
     static bench_row rows[ROWS];
     if (rows[0].isa == NULL) {
-#define MHA_KERNEL_ROW(isa, features)                                                                                  \
-    rows[ROW_f32_##isa] = (bench_row){#isa,                                                                            \
-                                      &mha_kernels_f32_##isa,                                                          \
-                                      isa_is_supported(#isa),                                                          \
-                                      bench_multiply_add_##isa,                                                        \
-                                      bench_multiply_add_flops_##isa,                                                  \
-                                      bench_read_##isa};
+#define ROW(isa, f32)                                                                                                  \
+    rows[ROW_##isa] = (bench_row){#isa,                                                                                \
+                                  f32,                                                                                 \
+                                  isa_is_supported(#isa),                                                              \
+                                  bench_multiply_add_##isa,                                                            \
+                                  bench_multiply_add_flops_##isa,                                                      \
+                                  bench_read_##isa};
+#define MHA_KERNEL_ROW(isa, features)     ROW(isa, &mha_kernels_f32_##isa)
+#define MHA_BF16_ROW(isa, features, pays) ROW(isa, NULL)
 #include "kernels.inc"
     }
     return &rows[i];
@@ -80,15 +84,26 @@ void bench_add(const bench_case *c, const char *name_format, ...) {
     va_end(arguments);
 }
 
+static void add_f32(const bench_row *row) {
+    bench_add_exp(row);
+    bench_add_block(row);
+    for (mha_dtype dtype = MHA_F32; dtype <= MHA_BF16; dtype++) bench_add_gemm(row, dtype);
+}
+
+static void add_any_dtype(const bench_row *row) {
+    for (mha_dtype dtype = MHA_F32; dtype <= MHA_BF16; dtype++) {
+        if (row->kernels == NULL && dtype != MHA_BF16) continue;
+        bench_add_attention(row, dtype);
+        bench_add_layer(row, dtype);
+    }
+}
+
 size_t bench_case_count(void) {
     if (table.n == 0) {
-        void (*const f32[])(const bench_row *) = {bench_add_limits, bench_add_exp, bench_add_block};
-        void (*const any[])(const bench_row *, mha_dtype) = {bench_add_attention, bench_add_gemm, bench_add_layer};
-        for (size_t f = 0; f < sizeof f32 / sizeof *f32; f++)
-            for (size_t r = 0; r < ROWS; r++) f32[f](bench_row_at(r));
-        for (size_t f = 0; f < sizeof any / sizeof *any; f++)
-            for (size_t r = 0; r < ROWS; r++)
-                for (mha_dtype dtype = MHA_F32; dtype <= MHA_BF16; dtype++) any[f](bench_row_at(r), dtype);
+        for (size_t r = 0; r < ROWS; r++) bench_add_limits(bench_row_at(r));
+        for (size_t r = 0; r < ROWS; r++)
+            if (bench_row_at(r)->kernels != NULL) add_f32(bench_row_at(r));
+        for (size_t r = 0; r < ROWS; r++) add_any_dtype(bench_row_at(r));
     }
     return table.n;
 }
