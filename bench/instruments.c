@@ -21,9 +21,17 @@ static const bench_row *row_of(const char *isa) {
     return NULL;
 }
 
-/* So many floating-point operations on registers. */
-double instruments_multiply_add(const char *isa, double flops) {
-    const bench_row *row = row_of(isa);
+/* The f32 kernels that a context for it has. */
+static const bench_row *f32_row_of(const char *isa) {
+    const bench_row *row = row_of(isa), *f32 = bench_row_at(0);
+    for (size_t i = 0; bench_row_at(i) != row; i++)
+        if (bench_row_at(i)->supported && bench_row_at(i)->kernels != NULL) f32 = bench_row_at(i);
+    return row->kernels != NULL ? row : f32;
+}
+
+/* So many floating-point operations on registers; in bf16 where the instruction set multiplies it. */
+double instruments_multiply_add(const char *isa, int dtype, double flops) {
+    const bench_row *row = dtype == MHA_BF16 ? row_of(isa) : f32_row_of(isa);
     const double start = bench_wall_seconds();
     bench_multiply_add(row, (size_t)(flops / row->multiply_add_flops));
     return bench_wall_seconds() - start;
@@ -41,17 +49,17 @@ double instruments_read(const char *isa, const float *a, const float *b, size_t 
 }
 
 size_t instruments_packed_bytes(const char *isa, int dtype, int64_t out, int64_t in) {
-    return row_of(isa)->kernels->gemm.packed_bytes(out, in, (mha_dtype)dtype);
+    return f32_row_of(isa)->kernels->gemm.packed_bytes(out, in, (mha_dtype)dtype);
 }
 
 void instruments_pack(const char *isa, int dtype, const void *weight, int64_t out, int64_t in, void *packed) {
-    row_of(isa)->kernels->gemm.pack(weight, (mha_dtype)dtype, in, out, in, packed);
+    f32_row_of(isa)->kernels->gemm.pack(weight, (mha_dtype)dtype, in, out, in, packed);
 }
 
 /* The projections' product: x [rows, in], y [rows, out]. */
 double instruments_product(const char *isa, int dtype, const void *x, const void *packed, void *y, int64_t rows,
                            int64_t out, int64_t in, size_t runs) {
-    const mha_kernels *kernels = row_of(isa)->kernels;
+    const mha_kernels *kernels = f32_row_of(isa)->kernels;
     const mha_dtype t = (mha_dtype)dtype;
     const mha_gemm gemm = {.x = x,
                            .x_dtype = t,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import ml_dtypes
 import numpy as np
 
 Arrays = tuple[np.ndarray, ...]
@@ -11,16 +12,20 @@ Arrays = tuple[np.ndarray, ...]
 ALIGN = 64  # of all arrays, in bytes: a vector, and a line of the caches
 
 
-def empty(shape: tuple[int, ...]) -> np.ndarray:
-    count = int(np.prod(shape))
-    memory = np.empty(count + ALIGN // 4, np.float32)
-    start = -memory.ctypes.data % ALIGN // 4
+DTYPES = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16), "bf16": np.dtype(ml_dtypes.bfloat16)}
+
+
+def empty(shape: tuple[int, ...], dtype: str = "f32") -> np.ndarray:
+    count, size = int(np.prod(shape)), DTYPES[dtype].itemsize
+    memory = np.empty(count + ALIGN // size, DTYPES[dtype])
+    start = -memory.ctypes.data % ALIGN // size
     return memory[start : start + count].reshape(shape)
 
 
-def normal(rng: np.random.Generator, shape: tuple[int, ...], deviation: float = 1) -> np.ndarray:
-    array = rng.standard_normal(dtype=np.float32, out=empty(shape))
-    return np.multiply(array, np.float32(deviation), out=array)
+def normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, deviation: float = 1) -> np.ndarray:
+    array = empty(shape, dtype)
+    array[...] = rng.standard_normal(shape, np.float32) * np.float32(deviation)
+    return array
 
 
 def circle(item_bytes: int, cold: bool, dram_bytes: float) -> range:
@@ -41,12 +46,13 @@ class Attention:
     causal: bool = False
     bthd: bool = False
     cold: bool = False  # K and V come from DRAM: another copy of them each time
+    dtype: str = "f32"
 
     kind = "attention"
 
     def __str__(self) -> str:
         heads = f"{self.q_heads}" if self.q_heads == self.kv_heads else f"{self.q_heads}:{self.kv_heads}"
-        notes = ", causal" * self.causal + ", [B,T,H,D]" * self.bthd + ", from DRAM" * self.cold
+        notes = ", causal" * self.causal + ", [B,T,H,D]" * self.bthd + ", from DRAM" * self.cold + dtype_note(self)
         return f"{self.batch} x {heads} heads of {self.head_dim}, {self.q_len:,} x {self.kv_len:,}{notes}"
 
     @property
@@ -71,17 +77,19 @@ class Attention:
     @property
     def read_bytes(self) -> int:
         """K and V, each byte once, where reading them may take longer than computing."""
-        return 2 * 4 * self.batch * self.kv_heads * self.kv_len * self.head_dim if self.decode else 0
+        elements = 2 * self.batch * self.kv_heads * self.kv_len * self.head_dim
+        return elements * DTYPES[self.dtype].itemsize if self.decode else 0
 
     @property
     def plain(self) -> Attention | None:
         """The same shape without what makes it special."""
-        return replace(self, causal=False, bthd=False) if self.prefill and (self.causal or self.bthd) else None
+        special = self.prefill and self.dtype == "f32" and (self.causal or self.bthd)
+        return replace(self, causal=False, bthd=False) if special else None
 
     def tensor(self, heads: int, tokens: int, rng: np.random.Generator | None = None) -> np.ndarray:
         """Of random numbers, or of none."""
         shape = (self.batch, tokens, heads, self.head_dim) if self.bthd else (self.batch, heads, tokens, self.head_dim)
-        array = normal(rng, shape) if rng else empty(shape)
+        array = normal(rng, shape, self.dtype) if rng else empty(shape, self.dtype)
         return array.transpose(0, 2, 1, 3) if self.bthd else array
 
     def arrays(self, dram_bytes: float) -> list[Arrays]:
@@ -104,12 +112,13 @@ class Linear:
     outputs: int
     inputs: int
     cold: bool = False  # weights come from DRAM: another copy of them each time
+    dtype: str = "f32"
 
     kind = "linear"
 
     def __str__(self) -> str:
         rows = f"{self.rows:,} row{'s' * (self.rows > 1)}"
-        return f"linear: {rows}, {self.inputs:,} to {self.outputs:,} wide{', from DRAM' * self.cold}"
+        return f"linear: {rows}, {self.inputs:,} to {self.outputs:,} wide{', from DRAM' * self.cold}{dtype_note(self)}"
 
     @property
     def flops(self) -> float:
@@ -118,14 +127,14 @@ class Linear:
     @property
     def read_bytes(self) -> int:
         """The weights, where reading them may take longer than computing."""
-        return 4 * self.outputs * self.inputs if self.cold else 0
+        return DTYPES[self.dtype].itemsize * self.outputs * self.inputs if self.cold else 0
 
     def arrays(self, dram_bytes: float) -> list[Arrays]:
         """x, weights; several of them if the case is cold."""
         rng = np.random.default_rng(1)
-        x = normal(rng, (self.rows, self.inputs))
+        x = normal(rng, (self.rows, self.inputs), self.dtype)
         copies = circle(self.read_bytes, self.cold, dram_bytes)
-        return [(x, normal(rng, (self.outputs, self.inputs), self.inputs**-0.5)) for _ in copies]
+        return [(x, normal(rng, (self.outputs, self.inputs), self.dtype, self.inputs**-0.5)) for _ in copies]
 
     def streamed(self, arrays: Arrays) -> Arrays:
         half = self.outputs // 2
@@ -140,12 +149,13 @@ class Layer:
     tokens: int
     width: int
     heads: int
+    dtype: str = "f32"
 
     kind = "layer"
     read_bytes = 0
 
     def __str__(self) -> str:
-        return f"layer: {self.batch} x {self.tokens} tokens, {self.width} wide, {self.heads} heads"
+        return f"layer: {self.batch} x {self.tokens} tokens, {self.width} wide, {self.heads} heads{dtype_note(self)}"
 
     @property
     def flops(self) -> float:
@@ -156,12 +166,17 @@ class Layer:
         """x, Wqkv, its bias, Wo, its bias; weights [out, in]."""
         rng = np.random.default_rng(1)
         w = self.width
-        x, bqkv, bo = (normal(rng, shape) for shape in ((self.batch, self.tokens, w), (3 * w,), (w,)))
-        wqkv, wo = (normal(rng, shape, w**-0.5) for shape in ((3 * w, w), (w, w)))
+        x, bqkv, bo = (normal(rng, shape, self.dtype) for shape in ((self.batch, self.tokens, w), (3 * w,), (w,)))
+        wqkv, wo = (normal(rng, shape, self.dtype, w**-0.5) for shape in ((3 * w, w), (w, w)))
         return [(x, wqkv, bqkv, wo, bo)]
 
 
 Case = Attention | Linear | Layer
+
+
+def dtype_note(case: Case) -> str:
+    return "" if case.dtype == "f32" else f", {case.dtype}"
+
 
 PREFILL = [
     Attention(1, 12, 12, 512, 512, 64),
@@ -191,4 +206,18 @@ LINEAR = [
 ]
 LAYERS = [Layer(1, 512, 768, 12), Layer(8, 128, 768, 12), Layer(1, 128, 384, 12)]
 
-CASES: list[Case] = [*PREFILL, *SHORT, *DECODE, CALL, *LINEAR, *LAYERS]
+HALF = [
+    *(Attention(1, 12, 12, tokens, tokens, 64, dtype="bf16") for tokens in (32, 64, 128, 512)),
+    Attention(1, 12, 12, 512, 512, 64, causal=True, dtype="bf16"),
+    Attention(1, 16, 16, 2048, 2048, 64, dtype="bf16"),
+    Attention(1, 8, 8, 1024, 1024, 128, dtype="bf16"),
+    Attention(1, 4, 4, 4096, 4096, 128, dtype="bf16"),
+    Attention(1, 12, 12, 512, 512, 64, dtype="f16"),
+    *(Attention(1, 32, heads, 1, 4096, 128, cold=True, dtype=d) for d in ("bf16", "f16") for heads in (32, 8)),
+    Attention(1, 32, 8, 1, 4096, 128, dtype="bf16"),
+    *(Linear(rows, 768, 768, dtype="bf16") for rows in (512, 2048)),
+    *(Linear(rows, 4096, 4096, cold=True, dtype="bf16") for rows in (1, 4)),
+    Layer(1, 512, 768, 12, dtype="bf16"),
+]
+
+CASES: list[Case] = [*PREFILL, *SHORT, *DECODE, CALL, *LINEAR, *LAYERS, *HALF]

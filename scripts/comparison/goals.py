@@ -71,11 +71,15 @@ class Goal:
         return Verdict(self.work, reached, wanted, "yes" if met else "no")
 
 
-def rows(kind: type, test: Callable[[Case], bool] = lambda case: True, isa: str | None = None) -> Results:
-    """Cases of a kind, on an instruction set or on the best one."""
+def rows(
+    kind: type, test: Callable[[Case], bool] = lambda case: True, isa: str | None = None, dtype: str = "f32"
+) -> Results:
+    """Cases of a kind and a dtype, on an instruction set or on the best one."""
 
     def matches(result: Result) -> bool:
-        if not isinstance(result, Row) or not isinstance(result.case, kind) or not test(result.case):
+        if not isinstance(result, Row) or not isinstance(result.case, kind) or result.case.dtype != dtype:
+            return False
+        if not test(result.case):
             return False
         return result.isa == isa if isa else not result.capped
 
@@ -84,6 +88,14 @@ def rows(kind: type, test: Callable[[Case], bool] = lambda case: True, isa: str 
 
 def prefill(head_dim: int, isa: str) -> Results:
     return rows(Attention, lambda case: case.prefill and not case.plain and case.head_dim == head_dim, isa)
+
+
+def amx(q_len: int, causal: bool = False) -> Results:
+    return rows(Attention, lambda case: case.q_len == q_len and case.causal == causal, "amx", "bf16")
+
+
+def half_decode(dtype: str, cold: bool) -> Results:
+    return rows(Attention, lambda case: case.decode and case.cold == cold, None, dtype)
 
 
 def causal(q_len: int) -> Results:
@@ -95,7 +107,8 @@ def decode(test: Callable[[Attention], bool]) -> Results:
 
 
 def any_prefill(result: Result) -> bool:
-    return isinstance(result, Row) and isinstance(result.case, Attention) and result.case.prefill
+    f32 = isinstance(result, Row) and isinstance(result.case, Attention) and result.case.dtype == "f32"
+    return f32 and result.case.prefill
 
 
 def any_bthd(result: Result) -> bool:
@@ -179,6 +192,16 @@ GOALS = [
         "call from C, one query, 16 keys",
         [Target(rows(Attention, lambda case: case == CALL), lambda row: 1e6 * row.beyond_work, " µs", most=1)],
     ),
+    Goal("bf16, AMX, D=64, T=512", [times_pytorch(amx(512), 2.2)]),
+    Goal("bf16, AMX, D=64, T=2,048", [times_pytorch(amx(2048), 2.5)]),
+    Goal("bf16, AMX, D=128, T=1,024 and 4,096", [times_pytorch(amx(1024), 2.8), times_pytorch(amx(4096), 2.8)]),
+    Goal("bf16, AMX, causal, T=512", [times_pytorch(amx(512, True), 3)]),
+    Goal("bf16, AMX, T=32 to 128", [times_pytorch(amx(32), 1.5), times_pytorch(amx(64), 1.5), times_pytorch(amx(128), 1.5)]),
+    Goal("f16, AMX, T=512", [times_pytorch(rows(Attention, lambda c: c.prefill, "amx", "f16"), 1.3)]),
+    Goal("decode out of DRAM, bf16 and f16", [of_read(half_decode(dtype, True), 0.92) for dtype in ("bf16", "f16")]),
+    Goal("decode repeated, 32:8 heads, bf16", [times_pytorch(half_decode("bf16", False), 2.5)]),
+    Goal("projections, bf16, AMX", [times_pytorch(rows(Linear, lambda case: not case.cold, "amx", "bf16"), 1.05)]),
+    Goal("whole layer, bf16, AMX", [times_pytorch(rows(Layer, isa="amx", dtype="bf16"), 1.35)]),
     Goal(
         "workspace up to head_dim 256",
         [

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from comparison.cases import Attention, empty
+from comparison.cases import Attention, Case, Linear, empty
 from comparison.measure import Timed
+
+
+MHA_DTYPES = {"f32": 1, "f16": 2, "bf16": 3}  # mha_dtype
 
 
 class Instruments:
@@ -19,7 +22,7 @@ class Instruments:
         self.library, self.isa = ctypes.CDLL(str(library.resolve())), isa.encode()
         for name in ("multiply_add", "read", "product", "attention"):
             getattr(self.library, f"instruments_{name}").restype = ctypes.c_double
-        self.library.instruments_packed_floats.restype = ctypes.c_size_t
+        self.library.instruments_packed_bytes.restype = ctypes.c_size_t
         self.library.bench_dram_bytes.restype = ctypes.c_double
         self.dram_bytes: float = self.library.bench_dram_bytes()
 
@@ -27,26 +30,30 @@ class Instruments:
         function = getattr(self.library, f"instruments_{name}")
         return lambda times: function(self.isa, *arguments, ctypes.c_size_t(times))
 
-    def multiply_add(self, flops: float) -> Timed:
-        return lambda times: self.library.instruments_multiply_add(self.isa, ctypes.c_double(times * flops))
+    def multiply_add(self, case: Case) -> Timed:
+        """As much work on registers: in bf16 what may be multiplied so, where the instruction set does it."""
+        dtype = MHA_DTYPES[case.dtype if isinstance(case, Attention) and not case.decode else "f32"]
+        multiply_add = self.library.instruments_multiply_add
+        return lambda times: multiply_add(self.isa, dtype, ctypes.c_double(times * case.flops))
 
     def read(self, a: np.ndarray, b: np.ndarray) -> Timed:
-        return self.timed("read", a.ctypes, b.ctypes, ctypes.c_size_t(a.size))
+        return self.timed("read", a.ctypes, b.ctypes, ctypes.c_size_t(a.nbytes // 4))
 
-    def product(self, x: np.ndarray, weights: np.ndarray, y: np.ndarray) -> Timed:
-        sizes = [ctypes.c_int64(size) for size in weights.shape]
-        packed = empty((self.library.instruments_packed_floats(self.isa, *sizes),))
-        self.library.instruments_pack(self.isa, weights.ctypes, *sizes, packed.ctypes)
-        return self.timed("product", x.ctypes, packed.ctypes, y.ctypes, ctypes.c_int64(len(x)), *sizes)
+    def product(self, case: Linear, x: np.ndarray, weights: np.ndarray, y: np.ndarray) -> Timed:
+        dtype, sizes = MHA_DTYPES[case.dtype], [ctypes.c_int64(size) for size in weights.shape]
+        packed = empty((self.library.instruments_packed_bytes(self.isa, dtype, *sizes) // 4,))
+        self.library.instruments_pack(self.isa, dtype, weights.ctypes, *sizes, packed.ctypes)
+        return self.timed("product", dtype, x.ctypes, packed.ctypes, y.ctypes, ctypes.c_int64(len(x)), *sizes)
 
     def attention(self, case: Attention, q: np.ndarray, k: np.ndarray, v: np.ndarray, out: np.ndarray) -> Timed:
-        return self.timed("attention", sizes_of(case), *(array.ctypes for array in (q, k, v, out)))
+        arrays = (array.ctypes for array in (q, k, v, out))
+        return self.timed("attention", MHA_DTYPES[case.dtype], sizes_of(case), *arrays)
 
     def worker_bytes(self, case: Attention, workers: int) -> int:
         """Workspace of each worker; split partials are beside it."""
         text = ctypes.create_string_buffer(4096)
         describe = self.library.instruments_describe
-        describe(self.isa, sizes_of(case), ctypes.c_size_t(workers), text, ctypes.c_size_t(len(text)))
+        describe(self.isa, MHA_DTYPES[case.dtype], sizes_of(case), ctypes.c_size_t(workers), text, ctypes.c_size_t(len(text)))
         return int(re.search(r"(\d+) a worker", text.value.decode())[1])
 
 

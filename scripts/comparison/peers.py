@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from comparison.cases import Arrays, Attention, Layer, Linear, empty
+from comparison.cases import DTYPES, Arrays, Attention, Case, Layer, Linear, empty
 from comparison.instruments import Instruments
 
 Calls = list[Callable[[], np.ndarray]]
@@ -15,6 +15,11 @@ Calls = list[Callable[[], np.ndarray]]
 
 class Unable(Exception):
     """This peer has no such operation; says why."""
+
+
+def expect_f32(case: Case) -> None:
+    if case.dtype != "f32":
+        raise Unable("f32 alone is compared")
 
 
 class Libmha:
@@ -36,8 +41,8 @@ class Libmha:
         """In C and on one thread: the package has no projection by itself."""
 
         def call_of(x: np.ndarray, weights: np.ndarray) -> Callable[[], np.ndarray]:
-            y = empty((case.rows, case.outputs))
-            run = self.instruments.product(x, weights, y)
+            y = empty((case.rows, case.outputs), case.dtype)
+            run = self.instruments.product(case, x, weights, y)
 
             def call() -> np.ndarray:
                 run(1)
@@ -50,7 +55,7 @@ class Libmha:
     def layer(self, case: Layer, arrays: list[Arrays]) -> Calls:
         x, wqkv, bqkv, wo, bo = arrays[0]
         layer = self.mha.Layer(wqkv=wqkv, bqkv=bqkv, wo=wo, bo=bo, q_heads=case.heads)
-        out = empty(x.shape)
+        out = empty(x.shape, case.dtype)
         return [lambda: layer(x, out=out, threads=self.threads)]
 
 
@@ -64,32 +69,43 @@ class PyTorch:
         torch.set_grad_enabled(False)
         torch.set_num_threads(threads)
 
+    def tensor(self, array: np.ndarray):
+        """The same memory; NumPy's bfloat16 is not PyTorch's."""
+        if array.dtype != DTYPES["bf16"]:
+            return self.torch.from_numpy(array)
+        return self.torch.from_numpy(array.view(np.uint16)).view(self.torch.bfloat16)
+
+    def array(self, tensor) -> np.ndarray:
+        if tensor.dtype != self.torch.bfloat16:
+            return tensor.numpy()
+        return tensor.view(self.torch.uint16).numpy().view(DTYPES["bf16"])
+
     def attention(self, case: Attention, arrays: list[Arrays]) -> Calls:
         function = self.torch.nn.functional.scaled_dot_product_attention
         options = {"is_causal": case.causal, "enable_gqa": case.q_heads != case.kv_heads}
 
         def call_of(*tensors: np.ndarray) -> Callable[[], np.ndarray]:
-            q, k, v = map(self.torch.from_numpy, tensors)
-            return lambda: function(q, k, v, **options).numpy()
+            q, k, v = map(self.tensor, tensors)
+            return lambda: self.array(function(q, k, v, **options))
 
         return [call_of(*tensors) for tensors in arrays]
 
     def linear(self, case: Linear, arrays: list[Arrays]) -> Calls:
         def call_of(*tensors: np.ndarray) -> Callable[[], np.ndarray]:
-            x, weights = map(self.torch.from_numpy, tensors)
-            return lambda: self.torch.nn.functional.linear(x, weights).numpy()
+            x, weights = map(self.tensor, tensors)
+            return lambda: self.array(self.torch.nn.functional.linear(x, weights))
 
         return [call_of(*tensors) for tensors in arrays]
 
     def layer(self, case: Layer, arrays: list[Arrays]) -> Calls:
         functional = self.torch.nn.functional
-        x, wqkv, bqkv, wo, bo = map(self.torch.from_numpy, arrays[0])
+        x, wqkv, bqkv, wo, bo = map(self.tensor, arrays[0])
         shape = (case.batch, case.tokens, 3, case.heads, case.width // case.heads)
 
         def call() -> np.ndarray:
             q, k, v = functional.linear(x, wqkv, bqkv).view(shape).permute(2, 0, 3, 1, 4)
             heads = functional.scaled_dot_product_attention(q, k, v)
-            return functional.linear(heads.transpose(1, 2).flatten(2), wo, bo).numpy()
+            return self.array(functional.linear(heads.transpose(1, 2).flatten(2), wo, bo))
 
         return [call]
 
@@ -107,8 +123,8 @@ class PyTorchOtherwise(PyTorch):
         rows, heads = (case.batch, case.kv_heads, -1, case.head_dim), (case.batch, case.q_heads, 1, case.head_dim)
 
         def call_of(*tensors: np.ndarray) -> Callable[[], np.ndarray]:
-            q, k, v = map(self.torch.from_numpy, tensors)
-            return lambda: function(q.view(rows), k, v).view(heads).numpy()
+            q, k, v = map(self.tensor, tensors)
+            return lambda: self.array(function(q.view(rows), k, v).view(heads))
 
         return [call_of(*tensors) for tensors in arrays]
 
@@ -116,11 +132,11 @@ class PyTorchOtherwise(PyTorch):
         raise Unable("for layers and for decode with shared KV heads")
 
     def layer(self, case: Layer, arrays: list[Arrays]) -> Calls:
-        x, wqkv, bqkv, wo, bo = map(self.torch.from_numpy, arrays[0])
-        module = self.torch.nn.MultiheadAttention(case.width, case.heads, batch_first=True).eval()
+        x, wqkv, bqkv, wo, bo = map(self.tensor, arrays[0])
+        module = self.torch.nn.MultiheadAttention(case.width, case.heads, batch_first=True, dtype=x.dtype).eval()
         weights = {"in_proj_weight": wqkv, "in_proj_bias": bqkv, "out_proj.weight": wo, "out_proj.bias": bo}
         module.load_state_dict(weights)
-        return [lambda: module(x, x, x, need_weights=False)[0].numpy()]
+        return [lambda: self.array(module(x, x, x, need_weights=False)[0])]
 
 
 class OnnxRuntime:
@@ -167,6 +183,7 @@ class OnnxRuntime:
         return call
 
     def attention(self, case: Attention, arrays: list[Arrays]) -> Calls:
+        expect_f32(case)
         if case.q_heads != case.kv_heads:
             return self.grouped(case, arrays)
         node = self.onnx.helper.make_node(
@@ -214,6 +231,7 @@ class OnnxRuntime:
         return lambda: call().reshape(shape).transpose(0, 2, 1, 3)
 
     def linear(self, case: Linear, arrays: list[Arrays]) -> Calls:
+        expect_f32(case)
         node = self.onnx.helper.make_node("Gemm", ["x", "weights"], ["out"], transB=1)
 
         def call_of(x: np.ndarray, weights: np.ndarray) -> Callable[[], np.ndarray]:
@@ -223,6 +241,7 @@ class OnnxRuntime:
         return [call_of(*tensors) for tensors in arrays]
 
     def layer(self, case: Layer, arrays: list[Arrays]) -> Calls:
+        expect_f32(case)
         x, wqkv, bqkv, wo, bo = arrays[0]
         make = self.onnx.helper.make_node
         nodes = [
@@ -244,6 +263,7 @@ class OpenVino:
         self.ov, self.threads = openvino, threads
 
     def attention(self, case: Attention, arrays: list[Arrays]) -> Calls:
+        expect_f32(case)
         ops = self.ov.opset13
         if case.q_heads != case.kv_heads:
             raise Unable("its attention does not share KV heads")

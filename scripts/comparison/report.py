@@ -50,10 +50,11 @@ class Report:
     def add(self, result: Result) -> None:
         self.results.append(result)
         for row in self.rows:  # the peak is that of the whole run
-            row.peak = max(other.case.flops / other.limits[PEAK].minimum for other in self.rows if other.isa == row.isa)
+            alike = (other for other in self.rows if (other.isa, other.case.dtype) == (row.isa, row.case.dtype))
+            row.peak = max(other.case.flops / other.limits[PEAK].minimum for other in alike)
 
     def introduction(self) -> str:
-        peaks = {row.isa: row.peak for row in self.rows}
+        peaks = {row.isa: row.peak for row in self.rows if row.case.dtype == "f32"}
         limits = [f"at best {peak / 1e9:.0f} GFLOP/s on registers with {isa}" for isa, peak in peaks.items()]
         reads = (
             row.case.read_bytes / row.limits[READ].minimum for row in self.rows if getattr(row.case, "cold", False)

@@ -25,7 +25,7 @@ CAPS = {
         "ONEDNN_MAX_CPU_ISA": "AVX2",
     },
 }
-CLOSE = 1e-4  # how far apart outputs of the same work may be
+CLOSE = {"f32": 1e-4, "f16": 4e-3, "bf16": 3e-2}  # how far apart outputs of the same work may be
 
 Runners = dict[str, Runner]
 
@@ -53,9 +53,9 @@ class Laboratory:
             except Unable as error:
                 unable[library.name] = str(error)
                 continue
-            got = np.asarray(calls[0]())
-            wanted = got.copy() if wanted is None else wanted
-            if not np.allclose(got, wanted, rtol=CLOSE, atol=CLOSE):
+            got = np.asarray(calls[0]()).astype(np.float32)
+            wanted, close = got if wanted is None else wanted, CLOSE[case.dtype]
+            if not np.allclose(got, wanted, rtol=close, atol=close):
                 raise SystemExit(
                     f"{library.name} computes something else: {case}, off by {np.abs(got - wanted).max():.1e}"
                 )
@@ -67,7 +67,7 @@ class Laboratory:
         runners = {}
         if not isinstance(case, Attention) or self.arguments.threads > 1:
             return runners
-        if case.prefill and len(os.sched_getaffinity(0)) > 1:
+        if case.prefill and case.dtype == "f32" and len(os.sched_getaffinity(0)) > 1:
             calls = Libmha(2, self.instruments).attention(case, arrays)
             runners[TWO_THREADS] = Runner([timed(call) for call in calls])
         if case.plain:
@@ -79,7 +79,7 @@ class Laboratory:
         return runners
 
     def limits(self, case: Case, arrays: list[Arrays]) -> Runners:
-        runners = {PEAK: Runner([self.instruments.multiply_add(case.flops)])}
+        runners = {PEAK: Runner([self.instruments.multiply_add(case)])}
         if case.read_bytes:
             runners[READ] = Runner([self.instruments.read(*case.streamed(copy)) for copy in arrays])
         return runners
