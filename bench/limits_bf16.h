@@ -14,6 +14,7 @@ static float multiply_add_bf16(size_t n, float a, float b) {
     } config = {.palette = 1};
     (void)a, (void)b;
     for (int t = 0; t < 8; t++) config.row_bytes[t] = 64, config.rows[t] = 16;
+    __asm__ volatile("" : : "r"(&config) : "memory"); /* gcc does not know how much of it is read */
     _tile_loadconfig(&config);
     for (; n > 0; n--) {
         _tile_dpbf16ps(0, 4, 5);

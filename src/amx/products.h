@@ -63,6 +63,7 @@ typedef struct tile_rows {
  * for two products. */
 V_INLINE void multiply_tiles(tile_rows a, const float *b, int vectors, int64_t steps, float *c) {
     const int64_t lane_bytes = vectors * TILE_BYTES;
+    tile_fence(c);
     tile_zero(0);
     tile_zero(1);
     tile_zero(2);
@@ -79,11 +80,14 @@ V_INLINE void multiply_tiles(tile_rows a, const float *b, int vectors, int64_t s
         tile_dot(1, 4, 7);
         tile_dot(3, 5, 7);
     }
+    float *second = c + 16 * vectors * TILE_FLOATS; /* half of the rows */
     tile_store(0, c, lane_bytes);
-    tile_store(2, c + 16 * vectors * TILE_FLOATS, lane_bytes);
-    if (vectors == 1) return;
-    tile_store(1, c + TILE_FLOATS, lane_bytes);
-    tile_store(3, c + 16 * vectors * TILE_FLOATS + TILE_FLOATS, lane_bytes);
+    tile_store(2, second, lane_bytes);
+    if (vectors > 1) {
+        tile_store(1, c + TILE_FLOATS, lane_bytes);
+        tile_store(3, second + TILE_FLOATS, lane_bytes);
+    }
+    tile_fence(c);
 }
 
 V_INLINE void multiply_keys(const mha_kv_block *block, const mha_tile *tile, int vectors, bool in_place, float *s,
@@ -92,13 +96,11 @@ V_INLINE void multiply_keys(const mha_kv_block *block, const mha_tile *tile, int
     enum { CHAINS = 4 }; /* of maxima, which take four cycles */
     const int lanes = vectors * V_LANES;
     const int64_t units = head_units(block);
-    tile_fence();
     for (int32_t key = tile->begin / KEY_STEP * KEY_STEP; key < tile->end; key += KEY_STEP) {
         if (block->ahead != NULL) mha_ahead_step(block->ahead);
         const tile_rows keys = {block->packed_k + key * units, units * (int64_t)sizeof(float), TILE_BYTES};
         multiply_tiles(keys, tile->q, vectors, units / HEAD_STEP, s + key * lanes);
     }
-    tile_fence();
     V_UNROLL
     for (int v = 0; v < vectors; v++) {
         vf chain[CHAINS];
@@ -121,13 +123,11 @@ V_INLINE void accumulate_values(const mha_kv_block *block, mha_tile *tile, int v
     const int lanes = vectors * V_LANES;
     const int64_t dim = round_up(block->v_head_dim, PANEL), first = tile->begin / KEY_STEP;
     const int64_t steps = round_up(tile->end, KEY_STEP) / KEY_STEP - first;
-    tile_fence();
     for (int64_t d = 0; d < dim; d += PANEL) {
         _Alignas(TILE_BYTES) float sums[PANEL * TILE_VECTORS * V_LANES];
         if (block->ahead != NULL) mha_ahead_step(block->ahead);
         const tile_rows values = {block->packed_v + (first * dim + d) * TILE_FLOATS, TILE_BYTES, dim * TILE_BYTES};
         multiply_tiles(values, p + first * KEY_STEP / UNIT * lanes, vectors, steps, sums);
-        tile_fence();
         for (int i = 0; i < PANEL; i++) {
             V_UNROLL
             for (int v = 0; v < vectors; v++) {
