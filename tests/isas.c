@@ -83,11 +83,14 @@ bool isa_multiplies_bf16(const char *isa, mha_dtype q, mha_dtype k, mha_dtype v,
     return isa_has_bf16(isa) && q == MHA_BF16 && k == MHA_BF16 && v == MHA_BF16 && q_len > 4;
 }
 
-mha_context *isa_context(const char *isa, mha_exp exp) {
+mha_context *isa_context(const char *isa, mha_exp exp) { return isa_context_of(isa, exp, MHA_PRECISION_HIGHEST); }
+
+mha_context *isa_context_of(const char *isa, mha_exp exp, mha_precision precision) {
     mha_context_options options;
     mha_context_options_init(&options, sizeof options);
     options.isa = isa;
     options.exp = exp;
+    options.precision = precision;
     mha_context *context = NULL;
     char message[256] = "";
     if (mha_context_create(&options, &context, message, sizeof message) != MHA_OK)

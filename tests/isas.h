@@ -25,6 +25,7 @@ bool isa_multiplies_bf16(const char *isa, mha_dtype q, mha_dtype k, mha_dtype v,
 
 /* A context that was made for this instruction set, or the test fails. */
 mha_context *isa_context(const char *isa, mha_exp exp);
+mha_context *isa_context_of(const char *isa, mha_exp exp, mha_precision precision);
 
 const char *exp_name(mha_exp exp);
 

@@ -3,9 +3,12 @@
 #include "contents.h"
 #include "context.h"
 #include "executor.h"
+#include "half.h"
 #include "isas.h"
 #include "test.h"
 
+#include <float.h>
+#include <math.h>
 #include <stdio.h>
 
 static const int64_t window = 60;
@@ -286,6 +289,54 @@ static void sign_of_zero(const char *isa) {
     mha_context_destroy(context);
 }
 
+/* Sets a value in every column of key j. */
+static void set_value(problem *p, int64_t j, double x) {
+    const mha_tensor *v = &p->args.v;
+    for (int64_t d = 0; d < p->spec.v_head_dim; d++) element_set(v->data, v->dtype, j * v->stride[2] + d, x);
+    guard_remember(&p->memory[V]);
+}
+
+/* What a value is, finite or not, changes no bit of the rows that do not see it, although others do. */
+static void check_unseen(const char *isa, mha_precision precision, const spec *s, int64_t j) {
+    static const double values[] = {(double)NAN, -INFINITY, FLT_MAX};
+    mha_context *context = isa_context_of(isa, MHA_EXP_AUTO, precision);
+    problem p;
+    problem_make(&p, s, GUARD_END);
+    set_value(&p, j, 1);
+    outputs wanted = problem_run(&p, context, NULL);
+    for (size_t i = 0; i < COUNT(values); i++) {
+        char name[128];
+        snprintf(name, sizeof name, "isa %s precision %d, key %lld is %g", isa, (int)precision, (long long)j,
+                 values[i]);
+        set_value(&p, j, values[i]);
+        outputs got = problem_run(&p, context, NULL);
+        check_same_bits(name, s->what, "out", got.out, wanted.out, j * s->v_head_dim);
+        outputs_free(&got);
+    }
+    outputs_free(&wanted);
+    problem_free(&p);
+    mha_context_destroy(context);
+}
+
+static void unseen_values(const char *isa) {
+    static const int64_t keys[] = {1, 5, 16, 31, 32, 63, 90, 127, 128, 149};
+    for (size_t i = 0; i < COUNT(keys); i++)
+        for (mha_precision precision = MHA_PRECISION_HIGHEST; precision <= MHA_PRECISION_MEDIUM; precision++) {
+            spec s = {.what = "a value is not seen",
+                      .batch = 1,
+                      .q_heads = 1,
+                      .kv_heads = 1,
+                      .q_len = 150,
+                      .kv_len = 150,
+                      .head_dim = 24,
+                      .v_head_dim = 35,
+                      .causal = true};
+            check_unseen(isa, precision, &s, keys[i]);
+            s = spec_for(isa, &s);
+            check_unseen(isa, precision, &s, keys[i]);
+        }
+}
+
 /* K and V packed, or read where they lie; the plan chooses for speed alone. */
 static void check_paths(const char *who, const mha_context *context, problem *p) {
     mha_kernels kernels = *context->choice.kernels;
@@ -352,6 +403,6 @@ static void levels(const char *isa) { for_cases(isa, level_cases, COUNT(level_ca
 int main(void) {
     static const isa_test tests[] = {ISA_TEST(workers), ISA_TEST(neighbours), ISA_TEST(sign_of_zero),
                                      ISA_TEST(batches), ISA_TEST(padding),    ISA_TEST(shared_kv_heads),
-                                     ISA_TEST(paths),   ISA_TEST(levels)};
+                                     ISA_TEST(paths),   ISA_TEST(levels),     ISA_TEST(unseen_values)};
     return isa_tests_run(tests, COUNT(tests));
 }

@@ -151,12 +151,44 @@ static void poison_seen_and_unseen(const char *isa) {
             }
 }
 
+/* Operands of any dtype that are rounded to bf16, where the instruction set multiplies it. */
+static void check_medium(const char *isa, const spec *s) {
+    char text[512], what[512];
+    mha_context *context = isa_context_of(isa, MHA_EXP_AUTO, MHA_PRECISION_MEDIUM);
+    problem p;
+    problem_make(&p, s, GUARD_END);
+    spec_text(s, what, sizeof what);
+    const bool bf16 = isa_has_bf16(isa) && s->q_len > 4;
+    assert_int_equal(MHA_OK, mha_attention_describe(context, &p.args, 1, text, sizeof text));
+    if ((strstr(text, " bf16, tile path") != NULL) != bf16) fail_msg("isa %s: %s runs on %s", isa, what, text);
+    naive_result wanted = naive_attention(&p.args, bf16);
+    outputs got = problem_run(&p, context, NULL);
+    check_outputs(isa, &p, &got, &wanted);
+    outputs_free(&got);
+    naive_result_free(&wanted);
+    problem_free(&p);
+    mha_context_destroy(context);
+}
+
+static void medium_precision(const char *isa) {
+    for (size_t mix = 0; mix < COUNT(mixes); mix++)
+        for (size_t l = 0; l < COUNT(lengths); l++) {
+            spec s = sized(mix, l, l);
+            s.causal = l % 2 == 1;
+            s.q_offset = 11;
+            s.lse = true;
+            s.poison = l % 3 == 2 ? NAN_V : NO_POISON;
+            if (test_takes(s.batch * s.q_heads * s.q_len * s.kv_len * s.head_dim)) check_medium(isa, &s);
+        }
+}
+
 int main(void) {
     static const isa_test tests[] = {F32_TEST(widen_every_pattern),
                                      F32_TEST(narrow_at_every_tie),
                                      F32_TEST(narrow_any_float),
                                      ISA_TEST(mixed_dtypes),
                                      ISA_TEST(layouts),
+                                     ISA_TEST(medium_precision),
                                      ISA_TEST(poison_seen_and_unseen)};
     return isa_tests_run(tests, COUNT(tests));
 }

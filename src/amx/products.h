@@ -59,21 +59,34 @@ typedef struct tile_rows {
     int64_t row_bytes, step;
 } tile_rows;
 
+/* A step of A with zeros for what is not finite. */
+static void copy_finite(const char *rows, int64_t row_bytes, float copy[PANEL * TILE_FLOATS]) {
+    tile_fence(); /* tiles have been loaded from the copy */
+    for (int i = 0; i < PANEL; i++)
+        for (int u = 0; u < TILE_FLOATS; u++)
+            copy[i * TILE_FLOATS + u] = finite_unit((const float *)(const void *)(rows + i * row_bytes) + u);
+    tile_fence();
+}
+
 /* C [32][lanes] = A B over so many steps of 32.  Tiles 0 to 3 are sums, 4 and 5 of A, 6 and 7 of B: each is loaded once
- * for two products. */
-V_INLINE void multiply_tiles(tile_rows a, const float *b, int vectors, int64_t steps, float *c) {
+ * for two products.  finite: what is not in A counts as zeros. */
+V_INLINE void multiply_tiles(tile_rows a, bool finite, const float *b, int vectors, int64_t steps, float *c) {
+    _Alignas(TILE_BYTES) float copy[PANEL * TILE_FLOATS];
     const int64_t lane_bytes = vectors * TILE_BYTES;
-    tile_fence(c);
+    tile_fence();
     tile_zero(0);
     tile_zero(1);
     tile_zero(2);
     tile_zero(3);
     const char *rows = (const char *)a.rows, *columns = (const char *)b;
     for (int64_t i = 0; i < steps; i++, rows += a.step, columns += TILE_FLOATS * lane_bytes) {
-        tile_load(4, rows, a.row_bytes);
+        const char *from = finite ? (const char *)copy : rows;
+        const int64_t row_bytes = finite ? TILE_BYTES : a.row_bytes;
+        if (finite) copy_finite(rows, a.row_bytes, copy);
+        tile_load(4, from, row_bytes);
         tile_load(6, columns, lane_bytes);
         tile_dot(0, 4, 6);
-        tile_load(5, rows + 16 * a.row_bytes, a.row_bytes);
+        tile_load(5, from + 16 * row_bytes, row_bytes);
         tile_dot(2, 5, 6);
         if (vectors == 1) continue;
         tile_load(7, columns + TILE_BYTES, lane_bytes);
@@ -87,7 +100,7 @@ V_INLINE void multiply_tiles(tile_rows a, const float *b, int vectors, int64_t s
         tile_store(1, c + TILE_FLOATS, lane_bytes);
         tile_store(3, second + TILE_FLOATS, lane_bytes);
     }
-    tile_fence(c);
+    tile_fence();
 }
 
 V_INLINE void multiply_keys(const mha_kv_block *block, const mha_tile *tile, int vectors, bool in_place, float *s,
@@ -99,7 +112,7 @@ V_INLINE void multiply_keys(const mha_kv_block *block, const mha_tile *tile, int
     for (int32_t key = tile->begin / KEY_STEP * KEY_STEP; key < tile->end; key += KEY_STEP) {
         if (block->ahead != NULL) mha_ahead_step(block->ahead);
         const tile_rows keys = {block->packed_k + key * units, units * (int64_t)sizeof(float), TILE_BYTES};
-        multiply_tiles(keys, tile->q, vectors, units / HEAD_STEP, s + key * lanes);
+        multiply_tiles(keys, false, tile->q, vectors, units / HEAD_STEP, s + key * lanes);
     }
     V_UNROLL
     for (int v = 0; v < vectors; v++) {
@@ -116,9 +129,9 @@ V_INLINE void multiply_keys(const mha_kv_block *block, const mha_tile *tile, int
     }
 }
 
-/* The block's products are summed apart, as in src/simd/products.h. */
-V_INLINE void accumulate_values(const mha_kv_block *block, mha_tile *tile, int vectors, bool in_place, const float *p,
-                                const vf alpha[TILE_VECTORS]) {
+/* As in src/simd/products.h: the block's products are summed apart. */
+V_INLINE void accumulate_values(const mha_kv_block *block, mha_tile *tile, int vectors, bool in_place, bool finite,
+                                const float *p, const vf alpha[TILE_VECTORS]) {
     (void)in_place;
     const int lanes = vectors * V_LANES;
     const int64_t dim = round_up(block->v_head_dim, PANEL), first = tile->begin / KEY_STEP;
@@ -127,7 +140,7 @@ V_INLINE void accumulate_values(const mha_kv_block *block, mha_tile *tile, int v
         _Alignas(TILE_BYTES) float sums[PANEL * TILE_VECTORS * V_LANES];
         if (block->ahead != NULL) mha_ahead_step(block->ahead);
         const tile_rows values = {block->packed_v + (first * dim + d) * TILE_FLOATS, TILE_BYTES, dim * TILE_BYTES};
-        multiply_tiles(values, p + first * KEY_STEP / UNIT * lanes, vectors, steps, sums);
+        multiply_tiles(values, finite, p + first * KEY_STEP / UNIT * lanes, vectors, steps, sums);
         for (int i = 0; i < PANEL; i++) {
             V_UNROLL
             for (int v = 0; v < vectors; v++) {

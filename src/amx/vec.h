@@ -17,8 +17,8 @@
 #define HEAD_STEP    16
 #define BLOCK_KEYS   256
 
-/* gcc does not know that tiles read and write memory, nor how much of it a configuration is. */
-V_INLINE void tile_fence(const void *memory) { __asm__ volatile("" : : "r"(memory) : "memory"); }
+/* gcc does not know that tiles read and write memory. */
+V_INLINE void tile_fence(void) { __asm__ volatile("" ::: "memory"); }
 
 /* Eight tiles of 16 rows of 64 bytes; their numbers are literals.  C (f32) += A (rows of 32 bf16) B (rows of 16 pairs,
  * the pair of row k: rows 2 k and 2 k + 1 of what is multiplied). */
@@ -36,7 +36,6 @@ static inline void tiles_open(void) {
         uint8_t rows[16];
     } config = {.palette = 1};
     for (int t = 0; t < 8; t++) config.row_bytes[t] = 64, config.rows[t] = 16;
-    tile_fence(&config);
     _tile_loadconfig(&config);
 }
 static inline void tiles_close(void) { _tile_release(); }

@@ -85,6 +85,24 @@ V_INLINE vf v_pair(vf even, vf odd) { return v_add(even, odd); }
 #define HEAD_STEP 1
 #endif
 
+/* Units of two bf16 as floats. */
+static const float ONES = 0x1.007fp0f, ONE_EVEN = 0x3f80p-149f, ONE_ODD = 1;
+
+/* x as products take it: rounded, where they multiply bf16. */
+V_INLINE vf as_multiplied(vf x) { return UNIT == 1 ? x : v_dot(v_pair(x, v_zero()), v_set_pairs(ONE_EVEN), v_zero()); }
+
+/* The unit with zeros for those of its elements that are NaN or infinite. */
+V_INLINE float finite_unit(const float *unit) {
+    const uint32_t exponent = 0x7f800000;
+    uint32_t bits;
+    float finite;
+    memcpy(&bits, unit, sizeof bits);
+    if ((bits & exponent) == exponent) bits &= UNIT == 1 ? 0 : 0xffff;
+    if (UNIT > 1 && (bits << 16 & exponent) == exponent) bits &= 0xffff0000;
+    memcpy(&finite, &bits, sizeof finite);
+    return finite;
+}
+
 V_INLINE int32_t units_of(int32_t elements) { return (elements + UNIT - 1) / UNIT; }
 
 /* V_LANES units, each element times the factor, of which 0 < n elements are there. */

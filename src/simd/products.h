@@ -45,17 +45,27 @@ V_INLINE void multiply_keys(const mha_kv_block *block, const mha_tile *tile, int
     }
 }
 
+/* A copy of n units of the rows, with zeros for what is not finite. */
+V_INLINE fma_rows finite_rows(const fma_rows *a, int64_t n, float copy[]) {
+    for (int64_t k = 0; k < n; k++)
+        for (int i = 0; i < PANEL; i++)
+            copy[k * PANEL + i] = finite_unit(a->packed ? a->row[0] + k * PANEL + i : a->row[i] + k * a->step);
+    return packed_panel(copy);
+}
+
 /* O = O alpha + V^T P.  The block's products are summed apart: rounding then grows with the roots of the block and of
- * the number of blocks, not of the length. */
-V_INLINE void accumulate_values(const mha_kv_block *block, mha_tile *tile, int vectors, bool in_place, const float *p,
-                                const vf alpha[TILE_VECTORS]) {
+ * the number of blocks, not of the length.  finite: values that are not count as zeros. */
+V_INLINE void accumulate_values(const mha_kv_block *block, mha_tile *tile, int vectors, bool in_place, bool finite,
+                                const float *p, const vf alpha[TILE_VECTORS]) {
     const int lanes = vectors * V_LANES;
-    const int32_t first = tile->begin / UNIT;
+    const int32_t first = tile->begin / UNIT, units = units_of(tile->end) - first;
+    float copy[BLOCK_KEYS / UNIT * PANEL];
     for (int32_t d = 0; d < block->v_head_dim; d += PANEL) {
         vf c[PANEL][TILE_VECTORS];
-        const fma_rows values = value_rows(block, d, tile->begin, in_place);
+        fma_rows values = value_rows(block, d, tile->begin, in_place);
+        if (finite) values = finite_rows(&values, units, copy);
         if (block->ahead != NULL) mha_ahead_step(block->ahead);
-        fma_tile(PANEL, vectors, units_of(tile->end) - first, &values, p + first * lanes, lanes, c);
+        fma_tile(PANEL, vectors, units, &values, p + first * lanes, lanes, c);
         V_UNROLL
         for (int i = 0; i < PANEL; i++) {
             V_UNROLL

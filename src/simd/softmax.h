@@ -2,9 +2,6 @@
 #ifndef MHA_SIMD_SOFTMAX_H
 #define MHA_SIMD_SOFTMAX_H
 
-/* Units of two bf16 as floats. */
-static const float ONES = 0x1.007fp0f, ONE_EVEN = 0x3f80p-149f, ONE_ODD = 1;
-
 /* Softcap, and the largest score anew. */
 V_INLINE void cap_scores(const mha_softmax *softmax, const mha_tile *tile, int vectors, float *s,
                          vf max[TILE_VECTORS]) {

@@ -47,37 +47,43 @@ static void K(tile_load_bias)(const mha_tile *tile, const float *const rows[], f
             excluded[k] |= v_equal(v_load(bias + k * tile->lanes + lane), lowest) << lane;
 }
 
-/* One value as a float. */
-V_INLINE vf broadcast_value(const mha_kv_block *block, int32_t k, int32_t d) {
-    float lanes[V_LANES];
-    v_store(lanes, load_elements_n(value_at(block, block->v_dtype, k, d), 1, block->v_dtype));
-    return v_set1(lanes[0]);
-}
-
 /* The weights of a key, out of its unit. */
 V_INLINE vf load_weights(const float *p, int32_t k, int lanes) {
     const vf unit = v_load(p + k / UNIT * lanes);
     return UNIT == 1 ? unit : v_dot(unit, v_set_pairs(k % UNIT == 0 ? ONE_EVEN : ONE_ODD), v_zero());
 }
 
-/* The same for values that are not all finite, some of them excluded: these are skipped, since 0 * NaN is NaN. */
-static void accumulate_seen_values(const mha_kv_block *block, mha_tile *tile, const float *p, const vf alpha[]) {
+/* Adds the values that are not finite to the rows that see them. */
+static void add_seen_values(const mha_kv_block *block, mha_tile *tile, const float *p) {
     const int32_t lanes = tile->lanes;
-    for (int32_t d = 0; d < block->v_head_dim; d++) {
-        for (int32_t lane = 0; lane < lanes; lane += V_LANES) {
-            float *o = tile->o + d * lanes + lane;
-            vf c = v_zero();
-            for (int32_t k = tile->begin; k < tile->end; k++) {
-                const uint64_t excluded = tile->excluded != NULL ? tile->excluded[k] : 0;
-                const vf with = v_fma(broadcast_value(block, k, d), load_weights(p + lane, k, lanes), c);
-                c = v_blend(v_mask(excluded >> lane), with, c);
+    for (int32_t k = tile->begin; k < tile->end; k++) {
+        const uint64_t excluded = tile->excluded != NULL ? tile->excluded[k] : 0;
+        for (int32_t d = 0; d < block->v_head_dim; d++) {
+            float value[V_LANES];
+            v_store(value, as_multiplied(load_elements_n(value_at(block, block->v_dtype, k, d), 1, block->v_dtype)));
+            if (isfinite(value[0])) continue;
+            for (int32_t lane = 0; lane < lanes; lane += V_LANES) {
+                float *at = tile->o + d * lanes + lane;
+                const vf o = v_load(at), with = v_fma(v_set1(value[0]), load_weights(p + lane, k, lanes), o);
+                v_store(at, v_blend(v_mask(excluded >> lane), with, o));
             }
-            v_store(o, v_fma(v_load(o), alpha[lane / V_LANES], c));
         }
     }
 }
 
-/* Whether the values of keys [begin, end) are all finite: 0 x is NaN for the others. */
+/* The same for values that are not all finite, some of them excluded: 0 * NaN is NaN.  What a row does not see changes
+ * no bit of it, so the finite ones go the usual way. */
+static void accumulate_seen_values(const mha_kv_block *block, mha_tile *tile, bool in_place, const float *p,
+                                   const vf alpha[]) {
+    switch (tile->lanes / V_LANES) {
+    case 1: accumulate_values(block, tile, 1, in_place, true, p, alpha); break;
+    case 2: accumulate_values(block, tile, 2, in_place, true, p, alpha); break;
+    default: accumulate_values(block, tile, TILE_VECTORS, in_place, true, p, alpha); break;
+    }
+    add_seen_values(block, tile, p);
+}
+
+/* Whether the values of keys [begin, end) are all finite, as products take them: 0 x is NaN for the others. */
 V_INLINE bool elements_finite(const mha_kv_block *block, mha_dtype dtype, int32_t begin, int32_t end) {
     vf zero[4] = {v_zero(), v_zero(), v_zero(), v_zero()}; /* chains: an FMA takes four cycles */
     for (int32_t d = 0; d < block->v_head_dim; d += V_LANES) {
@@ -86,10 +92,11 @@ V_INLINE bool elements_finite(const mha_kv_block *block, mha_dtype dtype, int32_
         for (; k + 4 <= end && n >= V_LANES; k += 4) {
             V_UNROLL
             for (int i = 0; i < 4; i++)
-                zero[i] = v_fma(load_elements(value_at(block, dtype, k + i, d), dtype), v_zero(), zero[i]);
+                zero[i] =
+                    v_fma(as_multiplied(load_elements(value_at(block, dtype, k + i, d), dtype)), v_zero(), zero[i]);
         }
         for (; k < end; k++)
-            zero[0] = v_fma(load_elements_n(value_at(block, dtype, k, d), n, dtype), v_zero(), zero[0]);
+            zero[0] = v_fma(as_multiplied(load_elements_n(value_at(block, dtype, k, d), n, dtype)), v_zero(), zero[0]);
     }
     return v_sum(v_add(v_add(zero[0], zero[1]), v_add(zero[2], zero[3]))) == 0;
 }
@@ -122,8 +129,8 @@ V_INLINE void update_tile(const mha_softmax *softmax, const mha_kv_block *block,
     mha_phase_end(MHA_PHASE_MODIFY);
     online_softmax(softmax, tile, vectors, fused, s, max, alpha);
     mha_phase_end(MHA_PHASE_SOFTMAX);
-    if (must_skip_values(block, tile, values)) accumulate_seen_values(block, tile, s, alpha);
-    else accumulate_values(block, tile, vectors, in_place, s, alpha);
+    if (must_skip_values(block, tile, values)) accumulate_seen_values(block, tile, in_place, s, alpha);
+    else accumulate_values(block, tile, vectors, in_place, false, s, alpha);
     mha_phase_end(MHA_PHASE_PV);
 }
 
