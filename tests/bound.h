@@ -26,7 +26,8 @@
  * among the values: 2 max_j |v_jd|; such rows have no TYPICAL bound, which is then infinite.
  *
  * Kernels that multiply bf16 round the operands that are none (q, k and v then bring that along) and the weights: 2^-8
- * adds to x_j.  Their instructions round a sum of two products to odd, not to nearest: u is 2^-23 in the g of products.
+ * adds to x_j.  Arm's BFDOT rounds a sum of two products to odd, not to nearest: u is 2^-23 in the g of products (x86
+ * rounds to nearest and stays within half of that).
  *
  * A projection y = sum_k x_k w_k + b:  |y error| <= g(n + 2) (sum_k |x_k w_k| + |b|) + sum_k dx_k |w_k|. */
 #ifndef TESTS_BOUND_H

@@ -135,6 +135,8 @@ static void bad_options(void **state) {
     const mistake mistakes[] = {
         BAD(exp, 3, "exp", "3", "expected"),
         BAD(exp, -1, "exp", "expected"),
+        BAD(precision, 3, "precision", "3", "expected"),
+        BAD(precision, -1, "precision", "expected"),
         BAD(allocator.allocate, (intptr_t)some_allocate, "allocator", "expected", "both"),
         BAD(allocator.release, (intptr_t)some_release, "allocator", "expected", "both"),
         BAD(struct_size, 7, "struct_size", "7", "expected"),
