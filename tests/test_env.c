@@ -44,8 +44,9 @@ static const char *choose(const char *environment, const char *option, mha_statu
     return isa;
 }
 
-/* VDPBF16PS is slow on other CPUs than AMD's. */
+/* AMX is taken by name only; VDPBF16PS is slow on other CPUs than AMD's. */
 static bool pays(const char *isa) {
+    if (strcmp(isa, "amx") == 0) return false;
     char features[256];
     mha_cpu_features(features, sizeof features);
     return strcmp(isa, "avx512bf16") != 0 || strstr(features, "amd") != NULL;
