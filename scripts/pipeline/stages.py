@@ -1,5 +1,6 @@
 """The stages of scripts/test, in order.  A stage is a function that returns (results, instruction sets)."""
 
+import pathlib
 import platform
 
 from pipeline import consumers, objects, wheel
@@ -25,6 +26,25 @@ def clang(quick):
     """clang 19, warnings are errors; the short list of cases"""
     directory, built = compile_only("clang", ALL, CLANG)
     results, isas = run_tests(directory, "clang", env=QUICK)
+    return [built, *results], isas
+
+
+# What -Demulate=true computes in AVX-512.
+EMULATED = {"avx512bf16", "amx"}
+
+
+def has_avx512():
+    words = set(pathlib.Path("/proc/cpuinfo").read_text().split())
+    return {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= words
+
+
+def emulated(quick):
+    """AVX512-BF16 and AMX, computed in AVX-512 instead; the short list of cases"""
+    if not has_avx512():
+        return [Result("emulated: needs AVX-512", SKIPPED)], Isas()
+    directory, built = compile_only("emulated", [TESTS, "-Ddefault_library=static", "-Demulate=true"])
+    results, isas = run_tests(directory, "emulated", env=QUICK)
+    isas.exercised = {f"{isa}-emulated" if isa in EMULATED else isa for isa in isas.exercised}
     return [built, *results], isas
 
 
@@ -220,6 +240,7 @@ STAGES = {
     "wheel": wheels,
     "consumers": installed,
     "clang": clang,
+    "emulated": only_on_x86("emulated", emulated),
     "address": address,
     "thread": thread,
     "x86-64-v1": only_on_x86("x86-64-v1", x86_64_v1),
