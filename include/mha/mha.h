@@ -61,8 +61,8 @@ MHA_API const char *mha_version(void);
 
 /* An instruction set that this build has kernels for. */
 typedef struct mha_isa {
-    /* "scalar", "avx2", "avx512", "avx512bf16", "amx", "neon", "neonbf16": what MHA_ISA and mha_context_options.isa take */
-    const char *name;
+    const char *name; /* "scalar", "avx2", "avx512", "avx512bf16", "amx", "neon", "neonbf16": what MHA_ISA and
+                         mha_context_options.isa take */
     bool supported;   /* this CPU and operating system can run it */
 } mha_isa;
 
