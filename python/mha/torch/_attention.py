@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from mha import Context, _mha, _threads
+from mha import _context, _mha, _threads
 from mha._options import window_of
 
 if TYPE_CHECKING:
@@ -38,18 +37,6 @@ def readable(tensor: Tensor) -> Tensor:
     return tensor if tensor.is_contiguous() or tensor.stride(-1) == 1 else tensor.contiguous()
 
 
-# What torch.set_float32_matmul_precision says of CPUs: torch.backends.mkldnn.matmul.fp32_precision, read at a fifth of the
-# time. torch.get_float32_matmul_precision raises an error in programs that set fp32_precision of any backend.
-_float32_precision = torch._C._get_fp32_precision_getter
-
-_NO_OPTIONS = _mha.Options(None, False, 0, None, -1, -1, None, 0.0, None)  # making them for each call costs 0.2 us
-
-
-@cache
-def _context(float32_precision: str) -> Context:
-    return Context(precision={"tf32": "high", "bf16": "medium"}.get(float32_precision, "highest"))
-
-
 @torch.library.impl(_library, "attention", "CPU")
 def _compute(
     query: Tensor,
@@ -67,20 +54,12 @@ def _compute(
     bthd: bool = False,
     threads: int | None = None,
 ) -> Tensor:
-    # Asked here because three calls that change nothing cost a tenth of a microsecond.
-    if not (query.is_contiguous() and key.is_contiguous() and value.is_contiguous()):
-        query, key, value = readable(query), readable(key), readable(value)
-    plain = not causal and scale is None and mask is q_offsets is kv_lens is None
-    if plain and softcap == q_offset == 0 and window_left == window_right == -1:
-        options = _NO_OPTIONS
-    else:
-        options = _mha.Options(mask, causal, q_offset, q_offsets, window_left, window_right, scale, softcap, kv_lens)
     result: Tensor = _mha.attention(
-        _context(_float32_precision("mkldnn", "matmul"))._handle,
-        query,
-        key,
-        value,
-        options,
+        _context.resolve(None),
+        readable(query),
+        readable(key),
+        readable(value),
+        _mha.Options(mask, causal, q_offset, q_offsets, window_left, window_right, scale, softcap, kv_lens),
         False,
         None,
         bthd,
