@@ -103,7 +103,9 @@ typedef struct gemm_case {
  * terms than the next fetches its own number only: 92% remain (NEON, a single panel, 112 of 121 and 128 of 136
  * terms). */
 static void allow_few(areas *all, const gemm_case *c, const float *w, int64_t lanes, int64_t first) {
-    const int times = lanes % LINE == 0 ? 1 : 2; /* by terms that share a line */
+    const int times = lanes % LINE == 0  ? 1
+                      : lanes > LINE / 2 ? 2
+                                         : 3; /* by terms that share a line; 6 lanes or more */
     for (int64_t p = 0; p < c->panels; p++, w += lanes * c->in) {
         const int64_t begin = p < MHA_GEMM_PANELS ? first : 0;
         if (begin > 64) /* the first step's own terms are not fetched: 64 or more */

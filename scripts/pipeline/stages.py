@@ -11,8 +11,9 @@ TESTS = "-Dtests=true"
 ALL = [TESTS, "-Dbench=true", "-Dpython=true"]
 QUICK = {"MHA_TEST_QUICK": "1"}
 IS_X86 = platform.machine() == "x86_64"
-# Sanitizers report the first error and end the test; Meson's own defaults for them hold as well.
-SANITIZED = [TESTS, "-Ddefault_library=static", "-Dbuildtype=debugoptimized"]
+# Sanitizers report the first error and end the test; Meson's own defaults for them hold as well.  With -O2 kernels take
+# three times as long to compile.
+SANITIZED = [TESTS, "-Ddefault_library=static", "-Dbuildtype=debugoptimized", "-Doptimization=1"]
 
 
 def gcc(quick):

@@ -48,10 +48,10 @@ typedef struct row_fetch {
 } row_fetch;
 
 static row_fetch fetch_from_block(const void *block, mha_dtype dtype, int64_t stride, int32_t dim) {
-    const int64_t bytes = mha_dtype_bytes(dtype);
+    const uint64_t bytes = (uint64_t)mha_dtype_bytes(dtype);
     return (row_fetch){.block = (uintptr_t)block,
-                       .stride = (uint64_t)(stride * bytes),
-                       .row_bytes = (uint64_t)(dim * bytes),
+                       .stride = (uint64_t)stride * bytes, /* of a single row it may be anything */
+                       .row_bytes = (uint64_t)dim * bytes,
                        .wait = 1,
                        .next = (uintptr_t)block};
 }
