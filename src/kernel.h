@@ -53,6 +53,9 @@ static inline int64_t mha_dtype_bytes(mha_dtype dtype) { return dtype == MHA_F32
 
 static inline bool mha_is_half(mha_dtype dtype) { return dtype == MHA_F16 || dtype == MHA_BF16; }
 
+/* Terms of bf16 whose sum any element is. */
+static inline int mha_bf16_parts(mha_dtype dtype) { return dtype == MHA_BF16 ? 1 : dtype == MHA_F16 ? 2 : 3; }
+
 /* Element i. */
 static inline const void *mha_element(const void *elements, int64_t i, mha_dtype dtype) {
     return (const char *)elements + i * mha_dtype_bytes(dtype);
@@ -132,10 +135,12 @@ static inline int64_t mha_score_key_stride(const mha_path *path, const mha_tile 
     return path->score_key_stride != 0 ? path->score_key_stride : tile->lanes;
 }
 
-/* Y = X W^T + bias, W prepacked; summed in f32 whatever the dtypes are. */
+/* Y = X W^T + bias, W prepacked; summed in f32 whatever the dtypes are.  Kernels that multiply bf16 round W to it, and
+ * X to parts: part 0, what rounding left of that, and so on. */
 typedef struct mha_gemm {
     const void *x; /* [rows, in] */
     mha_dtype x_dtype;
+    int x_parts; /* that are multiplied, one to three */
     int64_t x_stride;
     const void *packed; /* as `pack` left it */
     mha_dtype w_dtype;
@@ -150,7 +155,7 @@ typedef struct mha_gemm {
 typedef struct mha_gemm_kernels {
     int32_t panel; /* outputs are packed, and tasks cut, in multiples of this */
     size_t (*packed_bytes)(int64_t out, int64_t in, mha_dtype dtype);
-    /* Elements keep their dtype. */
+    /* Elements keep their dtype, or become bf16. */
     void (*pack)(const void *weight, mha_dtype dtype, int64_t stride, int64_t out, int64_t in, void *packed);
     size_t scratch_floats;
     /* Rows [row0, row1), one to MHA_GEMM_ROWS, by outputs [out0, out1): multiples of panel, but out1 may be `out`. */
@@ -183,6 +188,7 @@ typedef struct mha_kernels {
 typedef struct mha_bf16_kernels {
     const char *isa;
     mha_path tile;
+    mha_gemm_kernels gemm;
 } mha_bf16_kernels;
 
 #define MHA_TEXT_(x) #x

@@ -19,6 +19,7 @@ typedef struct layer_call {
     mha_plan plan;                          /* of the attention */
     mha_projection projection[MHA_WEIGHTS]; /* Q, K, V, output */
     char *workers;                          /* scratch of the projections and workspace of the attention, in turn */
+    size_t scratch_bytes;                   /* of a worker */
     size_t workspace_bytes;
 } layer_call;
 
@@ -131,10 +132,17 @@ static mha_rows_view view(const mha_activation *activation) {
     return (mha_rows_view){activation->data, activation->dtype, activation->stride[0], activation->stride[1]};
 }
 
+/* A worker's scratch in the projections. */
+static size_t scratch_bytes_of(const mha_layer *layer) {
+    size_t floats = 0;
+    for (int i = 0; i < MHA_WEIGHTS; i++)
+        if (layer->kernels[i]->scratch_floats > floats) floats = layer->kernels[i]->scratch_floats;
+    return mha_align_up(floats * sizeof(float));
+}
+
 /* Lays out the workspace (base NULL: measures it) and cuts the projections. */
 static mha_status lay_out(layer_call *call, const mha_layer *layer, size_t n_workers, char *base, mha_message message) {
     const mha_layer_args *a = &call->args;
-    const mha_kernels *kernels = layer->context->choice.kernels;
     mha_attention_args *t = &call->plan.args;
     mha_tensor *k = call->plan.appends ? &call->plan.new_k : &t->k, *v = call->plan.appends ? &call->plan.new_v : &t->v;
     size_t used = 0, scratch_bytes;
@@ -145,16 +153,15 @@ static mha_status lay_out(layer_call *call, const mha_layer *layer, size_t n_wor
     call->workers = base == NULL ? NULL : base + used;
 
     const mha_rows_view q = view(&a->q), kv = view(&a->kv), out = view(&a->out);
-    const mha_gemm *w = layer->weight;
-    mha_projection *p = call->projection;
-    p[MHA_WQ] = mha_projection_cut(&kernels->gemm, &w[MHA_WQ], a->batch, a->q_len, q, rows_of(&t->q), n_workers);
-    p[MHA_WK] = mha_projection_cut(&kernels->gemm, &w[MHA_WK], a->batch, a->kv_len, kv, rows_of(k), n_workers);
-    p[MHA_WV] = mha_projection_cut(&kernels->gemm, &w[MHA_WV], a->batch, a->kv_len, kv, rows_of(v), n_workers);
-    p[MHA_WO] = mha_projection_cut(&kernels->gemm, &w[MHA_WO], a->batch, a->q_len, rows_of(&t->out), out, n_workers);
+    const mha_rows_view x[] = {q, kv, kv, rows_of(&t->out)}, y[] = {rows_of(&t->q), rows_of(k), rows_of(v), out};
+    const int64_t tokens[] = {a->q_len, a->kv_len, a->kv_len, a->q_len};
+    for (int i = 0; i < MHA_WEIGHTS; i++)
+        call->projection[i] =
+            mha_projection_cut(layer->kernels[i], &layer->weight[i], a->batch, tokens[i], x[i], y[i], n_workers);
 
     TRY(mha_plan_cut(&call->plan, n_workers, message));
-    const size_t per_worker = mha_align_up(kernels->gemm.scratch_floats * sizeof(float));
-    const bool countable = !__builtin_mul_overflow(per_worker, n_workers, &scratch_bytes);
+    call->scratch_bytes = scratch_bytes_of(layer);
+    const bool countable = !__builtin_mul_overflow(call->scratch_bytes, n_workers, &scratch_bytes);
     size_t in_turn = call->plan.workspace_bytes;
     if (countable && scratch_bytes > in_turn) in_turn = scratch_bytes;
     if (!countable || __builtin_add_overflow(used, in_turn + MHA_ALIGN - 1, &call->workspace_bytes) ||
@@ -203,8 +210,7 @@ static mha_status prepare(layer_call *call, const mha_layer *layer, const mha_la
 }
 
 static float *scratch_of(const layer_call *call, size_t worker) {
-    const size_t bytes = mha_align_up(call->plan.kernels->gemm.scratch_floats * sizeof(float));
-    return (float *)(void *)(call->workers + worker * bytes);
+    return (float *)(void *)(call->workers + worker * call->scratch_bytes);
 }
 
 static void qkv_task(void *closure, size_t worker, size_t index) {

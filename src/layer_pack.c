@@ -15,6 +15,7 @@ typedef struct packed_header {
     char version[16], isa[16];
     int64_t q_heads, kv_heads, head_dim, v_head_dim, q_dim, kv_dim, out_dim;
     uint64_t has_bias;            /* bit i: weight i */
+    uint64_t rounds;              /* 1: all weights are bf16, else 0 */
     uint16_t dtypes[MHA_WEIGHTS]; /* mha_dtype */
     uint64_t bytes;
 } packed_header;
@@ -137,8 +138,19 @@ static mha_layer_desc sizes_of(const packed_header *header) {
     return sizes;
 }
 
+/* Whether weights of any dtype become bf16. */
+static bool rounds(const mha_context *context) {
+    return context->choice.bf16 != NULL && context->precision == MHA_PRECISION_MEDIUM;
+}
+
+/* The same for any number of rows. */
+static const mha_gemm_kernels *kernels_of(const mha_context *context, mha_dtype weight) {
+    const bool bf16 = context->choice.bf16 != NULL && (weight == MHA_BF16 || rounds(context));
+    return bf16 ? &context->choice.bf16->gemm : &context->choice.kernels->gemm;
+}
+
 /* The layer's sizes, and where its parts lie in `packed` (NULL: nowhere); returns the packed bytes. */
-static size_t lay_out(mha_layer *layer, const packed_header *header, const mha_kernels *kernels, char *packed) {
+static size_t lay_out(mha_layer *layer, const packed_header *header, const mha_context *context, char *packed) {
     int64_t out[MHA_WEIGHTS], in[MHA_WEIGHTS];
     layer->sizes = sizes_of(header);
     weight_sizes(&layer->sizes, out, in, (mha_message){0});
@@ -146,9 +158,13 @@ static size_t lay_out(mha_layer *layer, const packed_header *header, const mha_k
     for (int i = 0; i < MHA_WEIGHTS; i++) {
         const bool has_bias = (header->has_bias >> i & 1) != 0;
         mha_gemm *weight = &layer->weight[i];
-        *weight = (mha_gemm){.in = in[i], .out = out[i], .w_dtype = (mha_dtype)header->dtypes[i]};
+        *weight = (mha_gemm){.in = in[i],
+                             .out = out[i],
+                             .w_dtype = (mha_dtype)header->dtypes[i],
+                             .x_parts = rounds(context) ? 1 : mha_bf16_parts(MHA_F32)};
+        layer->kernels[i] = kernels_of(context, weight->w_dtype);
         if (packed != NULL) weight->packed = packed + used;
-        used += mha_align_up(kernels->gemm.packed_bytes(out[i], in[i], weight->w_dtype));
+        used += mha_align_up(layer->kernels[i]->packed_bytes(out[i], in[i], weight->w_dtype));
         if (packed != NULL && has_bias) weight->bias = (const float *)(const void *)(packed + used);
         used += has_bias ? mha_align_up((size_t)out[i] * sizeof(float)) : 0;
     }
@@ -159,7 +175,7 @@ static size_t lay_out(mha_layer *layer, const packed_header *header, const mha_k
     return used;
 }
 
-static packed_header header_of(const mha_layer_desc *desc, const mha_kernels *kernels) {
+static packed_header header_of(const mha_layer_desc *desc, const mha_context *context) {
     const mha_linear *linears[MHA_WEIGHTS] = {&desc->wq, &desc->wk, &desc->wv, &desc->wo};
     packed_header header = {.magic = {'m', 'h', 'a', 'l', 'a', 'y', 'e', 'r'},
                             .q_heads = desc->q_heads,
@@ -168,15 +184,16 @@ static packed_header header_of(const mha_layer_desc *desc, const mha_kernels *ke
                             .v_head_dim = desc->v_head_dim,
                             .q_dim = desc->q_dim,
                             .kv_dim = desc->kv_dim,
-                            .out_dim = desc->out_dim};
+                            .out_dim = desc->out_dim,
+                            .rounds = rounds(context)};
     mha_layer unused;
     snprintf(header.version, sizeof header.version, "%s", mha_version());
-    snprintf(header.isa, sizeof header.isa, "%s", kernels->isa);
+    snprintf(header.isa, sizeof header.isa, "%s", context->choice.isa);
     for (int i = 0; i < MHA_WEIGHTS; i++) {
         header.has_bias |= (uint64_t)(linears[i]->bias != NULL) << i;
         header.dtypes[i] = (uint16_t)linears[i]->dtype;
     }
-    header.bytes = lay_out(&unused, &header, kernels, NULL);
+    header.bytes = lay_out(&unused, &header, context, NULL);
     return header;
 }
 
@@ -185,17 +202,18 @@ static void pack_bias(const mha_kernels *kernels, const mha_linear *linear, size
     else kernels->widen(linear->bias, linear->bias_dtype, packed, n);
 }
 
-static void pack(const mha_layer_desc *desc, const packed_header *header, const mha_kernels *kernels, char *packed) {
+static void pack(const mha_layer_desc *desc, const packed_header *header, const mha_context *context, char *packed) {
     const mha_linear *linears[MHA_WEIGHTS] = {&desc->wq, &desc->wk, &desc->wv, &desc->wo};
     mha_layer layer;
     memset(packed, 0, header->bytes); /* what lies between the parts too: the same layer packs to the same bytes */
     memcpy(packed, header, sizeof *header);
-    lay_out(&layer, header, kernels, packed);
+    lay_out(&layer, header, context, packed);
     for (int i = 0; i < MHA_WEIGHTS; i++) {
         const mha_gemm *weight = &layer.weight[i];
-        kernels->gemm.pack(linears[i]->weight, weight->w_dtype, linears[i]->weight_stride, weight->out, weight->in,
-                           (void *)weight->packed);
-        if (weight->bias != NULL) pack_bias(kernels, linears[i], (size_t)weight->out, (float *)weight->bias);
+        layer.kernels[i]->pack(linears[i]->weight, weight->w_dtype, linears[i]->weight_stride, weight->out, weight->in,
+                               (void *)weight->packed);
+        if (weight->bias != NULL)
+            pack_bias(context->choice.kernels, linears[i], (size_t)weight->out, (float *)weight->bias);
     }
 }
 
@@ -206,7 +224,7 @@ mha_status mha_layer_packed_size(const mha_context *context, const mha_layer_des
     if (packed_bytes == NULL)
         return mha_say(message, MHA_INVALID_ARGUMENT, "packed_bytes is NULL, expected a place for it");
     TRY(read_desc(&desc, context, given, message));
-    *packed_bytes = (size_t)header_of(&desc, context->choice.kernels).bytes;
+    *packed_bytes = (size_t)header_of(&desc, context).bytes;
     return mha_succeed(message);
 }
 
@@ -237,12 +255,12 @@ mha_status mha_layer_pack(const mha_context *context, const mha_layer_desc *give
     mha_layer_desc desc;
     TRY(read_desc(&desc, context, given, message));
     TRY(check_packed(packed, message));
-    const packed_header header = header_of(&desc, context->choice.kernels);
+    const packed_header header = header_of(&desc, context);
     if (packed_bytes < header.bytes)
         return mha_say(message, MHA_WORKSPACE_TOO_SMALL, "packed_bytes is %zu, expected at least %" PRIu64,
                        packed_bytes, header.bytes);
     TRY(check_apart(&desc, packed, (size_t)header.bytes, message));
-    pack(&desc, &header, context->choice.kernels, packed);
+    pack(&desc, &header, context, packed);
     return mha_succeed(message);
 }
 
@@ -262,11 +280,11 @@ mha_status mha_layer_create(const mha_context *context, const mha_layer_desc *gi
     if (layer == NULL) return mha_say(message, MHA_INVALID_ARGUMENT, "layer is NULL, expected a place for it");
     *layer = NULL;
     TRY(read_desc(&desc, context, given, message));
-    const packed_header header = header_of(&desc, context->choice.kernels);
+    const packed_header header = header_of(&desc, context);
     TRY(new_layer(context, (size_t)header.bytes + MHA_ALIGN, layer, message));
     char *packed = mha_align_pointer(*layer + 1);
-    pack(&desc, &header, context->choice.kernels, packed);
-    lay_out(*layer, &header, context->choice.kernels, packed);
+    pack(&desc, &header, context, packed);
+    lay_out(*layer, &header, context, packed);
     return mha_succeed(message);
 }
 
@@ -287,18 +305,21 @@ mha_status mha_layer_borrow(const mha_context *context, const void *packed, size
                        "packed does not begin with \"mhalayer\", expected what "
                        "mha_layer_pack wrote");
     header.version[sizeof header.version - 1] = header.isa[sizeof header.isa - 1] = '\0';
-    if (strcmp(header.version, mha_version()) != 0 || strcmp(header.isa, context->choice.kernels->isa) != 0)
+    if (strcmp(header.version, mha_version()) != 0 || strcmp(header.isa, context->choice.isa) != 0)
         return mha_say(message, MHA_UNSUPPORTED,
                        "packed was written by version %s for \"%s\", expected version %s and \"%s\"", header.version,
-                       header.isa, mha_version(), context->choice.kernels->isa);
+                       header.isa, mha_version(), context->choice.isa);
     const mha_layer_desc sizes = sizes_of(&header); /* resolved when it was written */
     int64_t out[MHA_WEIGHTS], in[MHA_WEIGHTS];
     TRY(check_sizes(&sizes, message));
     TRY(weight_sizes(&sizes, out, in, message));
+    if (header.rounds != rounds(context))
+        return mha_say(message, MHA_UNSUPPORTED, "packed was written %s precision medium, expected that of the context",
+                       header.rounds == 0 ? "without" : "for");
     for (int i = 0; i < MHA_WEIGHTS; i++)
         TRY(mha_check_dtype(names[i], (mha_dtype)header.dtypes[i], MHA_FLOATS, message));
     mha_layer checked;
-    const size_t bytes = lay_out(&checked, &header, context->choice.kernels, NULL);
+    const size_t bytes = lay_out(&checked, &header, context, NULL);
     if (header.bytes != bytes)
         return mha_say(message, MHA_INVALID_ARGUMENT,
                        "packed has a header that tells %" PRIu64 " bytes, expected %zu by the sizes in it",
@@ -307,7 +328,7 @@ mha_status mha_layer_borrow(const mha_context *context, const void *packed, size
         return mha_say(message, MHA_INVALID_ARGUMENT, "packed_bytes is %zu, expected %zu by the sizes in its header",
                        packed_bytes, bytes);
     TRY(new_layer(context, 0, layer, message));
-    lay_out(*layer, &header, context->choice.kernels, (char *)packed);
+    lay_out(*layer, &header, context, (char *)packed);
     return mha_succeed(message);
 }
 

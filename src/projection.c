@@ -30,6 +30,7 @@ mha_projection mha_projection_cut(const mha_gemm_kernels *kernels, const mha_gem
                         .y_item_stride = y.batch_stride};
     p.gemm.x = x.data;
     p.gemm.x_dtype = x.dtype;
+    p.gemm.x_parts = (int)mha_min(weight->x_parts, mha_bf16_parts(x.dtype));
     p.gemm.x_stride = x.token_stride;
     p.gemm.y = y.data;
     p.gemm.y_dtype = y.dtype;

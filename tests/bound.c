@@ -52,6 +52,6 @@ double bound_weight(const bound_row *row, double w, double p) {
     return (w + p * row->W) / (1 - row->W) + (accumulation(row) + 4 * BOUND_U) * p + BOUND_TINY;
 }
 
-double bound_linear(bound_kind kind, int64_t in, double condition) {
-    return bound_roundings(kind, (double)in + 2) * condition + BOUND_TINY * (double)in;
+double bound_linear(bound_kind kind, bool bf16, int64_t in, double condition) {
+    return products(kind, bf16, (double)in + 2) * condition + BOUND_TINY * (double)in;
 }

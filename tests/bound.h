@@ -29,7 +29,8 @@
  * adds to x_j.  Arm's BFDOT rounds a sum of two products to odd, not to nearest: u is 2^-23 in the g of products (x86
  * rounds to nearest and stays within half of that).
  *
- * A projection y = sum_k x_k w_k + b:  |y error| <= g(n + 2) (sum_k |x_k w_k| + |b|) + sum_k dx_k |w_k|. */
+ * A projection y = sum_k x_k w_k + b:  |y error| <= g(parts n + 2) (sum_k |x_k w_k| + |b|) + sum_k dx_k |w_k|, for x in so
+ * many parts; rounded to bf16, x and w bring that along. */
 #ifndef TESTS_BOUND_H
 #define TESTS_BOUND_H
 
@@ -68,6 +69,6 @@ double bound_lse(const bound_row *row, double max, double lse);
 double bound_weight(const bound_row *row, double w, double p);
 
 /* Without what x brings along. */
-double bound_linear(bound_kind kind, int64_t in, double condition);
+double bound_linear(bound_kind kind, bool bf16, int64_t in, double condition);
 
 #endif

@@ -17,3 +17,10 @@ const mha_kernels *kernels_of(const char *isa) {
     };
     return kernels_among(rows, COUNT(rows), isa);
 }
+
+const mha_gemm_kernels *gemm_kernels_of(const char *isa) {
+#define MHA_BF16_ROW(name, features, pays)                                                                             \
+    if (strcmp(isa, #name) == 0) return &mha_kernels_bf16_##name.gemm;
+#include "kernels.inc"
+    return &kernels_of(isa)->gemm;
+}

@@ -7,6 +7,9 @@
 /* The row of kernels.inc with this name, or the test fails. */
 const mha_kernels *kernels_of(const char *isa);
 
+/* Those of either kind of row. */
+const mha_gemm_kernels *gemm_kernels_of(const char *isa);
+
 /* The one of n rows that is for this instruction set, or the test fails. */
 const mha_kernels *kernels_among(const mha_kernels *const rows[], size_t n, const char *isa);
 

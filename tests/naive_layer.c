@@ -8,8 +8,12 @@ void naive_layer_result_free(naive_layer_result *result) {
     naive_array_free(&result->scores);
 }
 
-naive_array naive_linear(const naive_array *x, int64_t rows, int64_t in, int64_t out, const mha_linear *linear) {
+/* [batch][tokens][out]; x is [batch][tokens][in], of a dtype. */
+static naive_array naive_linear(const naive_array *x, mha_dtype dtype, int64_t rows, int64_t in, int64_t out,
+                                const mha_linear *linear, naive_bf16 bf16) {
     naive_array y = naive_array_make(rows * out, true);
+    const bool multiplies_bf16 = bf16.rounds || (bf16.weights && linear->dtype == MHA_BF16);
+    const int parts = !multiplies_bf16 || bf16.rounds || dtype == MHA_BF16 ? 1 : dtype == MHA_F16 ? 2 : 3;
     const int64_t stride = linear->weight_stride != 0 ? linear->weight_stride : in;
     for (int64_t i = 0; i < rows * out; i++) {
         const int64_t row = i / out, o = i % out;
@@ -21,11 +25,15 @@ naive_array naive_linear(const naive_array *x, int64_t rows, int64_t in, int64_t
                          term = x->x[row * in + k] * w;
             y.x[i] += term;
             condition += fabs(term);
+            const double dx = bf16.rounds ? half_rounding(x->x[row * in + k], MHA_BF16) : 0;
+            const double dw = bf16.rounds ? half_rounding(w, MHA_BF16) : 0;
+            for (int kind = 0; kind < BOUND_KINDS; kind++)
+                brought[kind] += dx * (fabs(w) + dw) + fabs(x->x[row * in + k]) * dw;
             for (int kind = 0; kind < BOUND_KINDS; kind++)
                 if (x->bound[kind] != NULL) brought[kind] += x->bound[kind][row * in + k] * fabs(w);
         }
         for (int kind = 0; kind < BOUND_KINDS; kind++)
-            y.bound[kind][i] = bound_linear(kind, in, condition) + brought[kind];
+            y.bound[kind][i] = bound_linear(kind, multiplies_bf16, in * parts, condition) + brought[kind];
     }
     return y;
 }
@@ -56,10 +64,11 @@ static naive_array gather_activation(const mha_activation *x, int64_t batch, int
 
 /* Projects x and splits it into heads: [batch][heads][tokens][dim]. */
 static naive_array project(const mha_activation *x, int64_t batch, int64_t tokens, int64_t in, int64_t heads,
-                           int64_t dim, const mha_linear *linear) {
+                           int64_t dim, const mha_linear *linear, naive_bf16 bf16) {
     naive_array dense = gather_activation(x, batch, tokens, in);
-    naive_array y = naive_linear(&dense, batch * tokens, in, heads * dim, linear);
+    naive_array y = naive_linear(&dense, x->dtype, batch * tokens, in, heads * dim, linear, bf16);
     round_to(&y, x->dtype);
+    if (bf16.attention && bf16.rounds) round_to(&y, MHA_BF16);
     naive_array split = swap(&y, tokens, heads, dim);
     naive_array_free(&dense);
     naive_array_free(&y);
@@ -80,17 +89,18 @@ static mha_attention_args attention_of(const mha_layer_desc *desc, const mha_lay
     return a;
 }
 
-naive_layer_result naive_layer(const mha_layer_desc *desc, const mha_layer_args *args, bool bf16) {
+naive_layer_result naive_layer(const mha_layer_desc *desc, const mha_layer_args *args, naive_bf16 bf16) {
     const mha_attention_args a = attention_of(desc, args);
     const mha_activation *kv = args->kv_len == -1 ? &args->q : &args->kv;
-    naive_array q = project(&args->q, a.batch, a.q_len, desc->q_dim, a.q_heads, a.head_dim, &desc->wq);
-    naive_array k = project(kv, a.batch, a.kv_len, desc->kv_dim, a.kv_heads, a.head_dim, &desc->wk);
-    naive_array v = project(kv, a.batch, a.kv_len, desc->kv_dim, a.kv_heads, a.v_head_dim, &desc->wv);
-    naive_result attention = naive_attention_of(&a, bf16, &q, &k, &v);
+    naive_array q = project(&args->q, a.batch, a.q_len, desc->q_dim, a.q_heads, a.head_dim, &desc->wq, bf16);
+    naive_array k = project(kv, a.batch, a.kv_len, desc->kv_dim, a.kv_heads, a.head_dim, &desc->wk, bf16);
+    naive_array v = project(kv, a.batch, a.kv_len, desc->kv_dim, a.kv_heads, a.v_head_dim, &desc->wv, bf16);
+    naive_result attention = naive_attention_of(&a, bf16.attention, &q, &k, &v);
     naive_array heads = swap(&attention.out, a.q_heads, a.q_len, a.v_head_dim);
     round_to(&heads, args->q.dtype);
     naive_layer_result result = {
-        .out = naive_linear(&heads, a.batch * a.q_len, a.q_heads * a.v_head_dim, desc->out_dim, &desc->wo),
+        .out = naive_linear(&heads, args->q.dtype, a.batch * a.q_len, a.q_heads * a.v_head_dim, desc->out_dim,
+                            &desc->wo, bf16),
         .scores = attention.scores,
     };
     result.out.dtype = args->out.dtype;

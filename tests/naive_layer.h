@@ -4,8 +4,10 @@
 
 #include "naive.h"
 
-/* [batch][tokens][out]; x is [batch][tokens][in]. */
-naive_array naive_linear(const naive_array *x, int64_t rows, int64_t in, int64_t out, const mha_linear *linear);
+/* Where bf16 is multiplied: in attention, by weights that are bf16; rounds: by all weights, and all operands are rounded. */
+typedef struct naive_bf16 {
+    bool attention, weights, rounds;
+} naive_bf16;
 
 typedef struct naive_layer_result {
     naive_array out;    /* [batch][q_len][out_dim] */
@@ -14,7 +16,7 @@ typedef struct naive_layer_result {
 
 void naive_layer_result_free(naive_layer_result *result);
 
-/* desc's defaults are resolved by the caller: no size is 0, wq, wk and wv are set.  bf16: attention multiplies bf16. */
-naive_layer_result naive_layer(const mha_layer_desc *desc, const mha_layer_args *args, bool bf16);
+/* desc's defaults are resolved by the caller: no size is 0, wq, wk and wv are set. */
+naive_layer_result naive_layer(const mha_layer_desc *desc, const mha_layer_args *args, naive_bf16 bf16);
 
 #endif

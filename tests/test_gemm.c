@@ -17,6 +17,8 @@ typedef struct gemm_case {
     int64_t gap; /* beyond each row of x, w and y */
     guard_side side;
     mha_dtype x, w, y;
+    bool bf16; /* is multiplied: w is rounded, of x are so many parts */
+    int parts;
 } gemm_case;
 
 typedef struct product {
@@ -30,6 +32,23 @@ static guard aligned(size_t bytes, guard_side side) {
     return guard_make(bytes, bytes % MHA_ALIGN == 0 ? side : GUARD_START, 0);
 }
 
+/* What is multiplied of x. */
+static double parts_of(double x, int parts) {
+    double sum = 0;
+    for (int i = 0; i < parts; i++) sum += half_value(half_nearest(x - sum, MHA_BF16), MHA_BF16);
+    return sum;
+}
+
+static double x_value(const product *p, int64_t i) {
+    const double x = element_value(p->x.data, p->c.x, i);
+    return p->c.bf16 ? parts_of(x, p->c.parts) : x;
+}
+
+static double w_value(const product *p, int64_t i) {
+    const double w = element_value(p->w.data, p->c.w, i);
+    return p->c.bf16 ? parts_of(w, 1) : w;
+}
+
 static void multiply(product *p) {
     const gemm_case *c = &p->c;
     const float *b = (float *)(void *)p->bias.data;
@@ -39,26 +58,25 @@ static void multiply(product *p) {
         for (int64_t o = 0; o < c->out; o++) {
             double sum = c->bias ? b[o] : 0, condition = fabs(sum);
             for (int64_t k = 0; k < c->in; k++) {
-                const double term = element_value(p->x.data, c->x, i * (c->in + c->gap) + k) *
-                                    element_value(p->w.data, c->w, o * (c->in + c->gap) + k);
+                const double term = x_value(p, i * (c->in + c->gap) + k) * w_value(p, o * (c->in + c->gap) + k);
                 sum += term;
                 condition += fabs(term);
             }
             p->wanted.x[i * c->out + o] = sum;
             for (int kind = 0; kind < BOUND_KINDS; kind++)
-                p->wanted.bound[kind][i * c->out + o] = bound_linear(kind, c->in, condition);
+                p->wanted.bound[kind][i * c->out + o] = bound_linear(kind, c->bf16, c->in * c->parts, condition);
         }
 }
 
-static product product_make(const mha_kernels *kernels, gemm_case c) {
+static product product_make(const mha_gemm_kernels *kernels, gemm_case c) {
     product p = {.c = c};
     rng r = {(uint64_t)(c.rows * 1000003 + c.out * 1009 + c.in)};
     p.x = matrix_make(c.rows, c.in, c.gap, c.x, 1, c.side, &r);
     p.w = matrix_make(c.out, c.in, c.gap, c.w, 1, c.side, &r);
     p.bias = matrix_make(1, c.out, 0, MHA_F32, 1, c.side, &r);
     p.y = guard_make((size_t)((c.rows - 1) * (c.out + c.gap) + c.out) * element_bytes(c.y), c.side, 0);
-    p.packed = aligned(kernels->gemm.packed_bytes(c.out, c.in, c.w), c.side);
-    p.scratch = aligned(kernels->gemm.scratch_floats * sizeof(float), c.side);
+    p.packed = aligned(kernels->packed_bytes(c.out, c.in, c.w), c.side);
+    p.scratch = aligned(kernels->scratch_floats * sizeof(float), c.side);
     guard_remember(&p.y);
     multiply(&p);
     return p;
@@ -71,11 +89,12 @@ static void product_free(product *p) {
 }
 
 /* Runs rows [row0, row1) by all outputs, `panels` panels at a time. */
-static void run(const mha_kernels *kernels, product *p, int64_t row0, int64_t row1, int64_t panels) {
+static void run(const mha_gemm_kernels *kernels, product *p, int64_t row0, int64_t row1, int64_t panels) {
     const gemm_case *c = &p->c;
-    const int64_t step = panels * kernels->gemm.panel;
+    const int64_t step = panels * kernels->panel;
     const mha_gemm gemm = {.x = p->x.data,
                            .x_dtype = c->x,
+                           .x_parts = c->parts,
                            .x_stride = c->in + c->gap,
                            .packed = p->packed.data,
                            .w_dtype = c->w,
@@ -87,8 +106,8 @@ static void run(const mha_kernels *kernels, product *p, int64_t row0, int64_t ro
                            .out = c->out,
                            .level = (mha_level)(c->out % 3)};
     for (int64_t out = 0; out < c->out; out += step)
-        kernels->gemm.multiply(&gemm, row0, row1, out, out + step < c->out ? out + step : c->out,
-                               (float *)(void *)p->scratch.data);
+        kernels->multiply(&gemm, row0, row1, out, out + step < c->out ? out + step : c->out,
+                          (float *)(void *)p->scratch.data);
 }
 
 static float *take(product *p) {
@@ -98,17 +117,18 @@ static float *take(product *p) {
 
 static void describe(const gemm_case *c, char text[128]) {
     static const char *const dtypes[] = {"", "f32", "f16", "bf16"};
-    snprintf(text, 128, "%s = %s * %s, rows %d out %d in %d bias %d gap %d side %d", dtypes[c->y], dtypes[c->x],
-             dtypes[c->w], (int)c->rows, (int)c->out, (int)c->in, c->bias, (int)c->gap, c->side);
+    snprintf(text, 128, "%s = %s * %s, rows %d out %d in %d bias %d gap %d side %d parts %d", dtypes[c->y],
+             dtypes[c->x], dtypes[c->w], (int)c->rows, (int)c->out, (int)c->in, c->bias, (int)c->gap, c->side,
+             c->parts);
 }
 
 static void check_dtypes(const char *isa, gemm_case c) {
-    const mha_kernels *kernels = kernels_of(isa);
+    const mha_gemm_kernels *kernels = gemm_kernels_of(isa);
     char what[128];
     ptrdiff_t offset;
     describe(&c, what);
     product p = product_make(kernels, c);
-    kernels->gemm.pack(p.w.data, c.w, c.in + c.gap, c.out, c.in, p.packed.data);
+    kernels->pack(p.w.data, c.w, c.in + c.gap, c.out, c.in, p.packed.data);
     run(kernels, &p, 0, c.rows, 1000);
     float *whole = take(&p);
     check_values(isa, what, "y", whole, &p.wanted);
@@ -127,27 +147,31 @@ static void check_dtypes(const char *isa, gemm_case c) {
     product_free(&p);
 }
 
-/* In f32, and with the next of the other 26 triples of dtypes. */
+/* In f32, and with the next of the other 26 triples of dtypes.  Where bf16 is multiplied X is taken whole, but for one in
+ * four, of which the first part is. */
 static void check_product(const char *isa, gemm_case c) {
     static const mha_dtype dtypes[] = {MHA_F32, MHA_F16, MHA_BF16};
     static unsigned next;
+    c.bf16 = isa_has_bf16(isa);
     c.x = c.w = c.y = MHA_F32;
+    c.parts = c.bf16 ? mha_bf16_parts(c.x) : 1;
     check_dtypes(isa, c);
     next = next % 26 + 1;
     c.x = dtypes[next % 3], c.w = dtypes[next / 3 % 3], c.y = dtypes[next / 9];
+    c.parts = c.bf16 && next % 4 != 0 ? mha_bf16_parts(c.x) : 1;
     check_dtypes(isa, c);
 }
 
 static void rows(const char *isa) {
     for (int64_t n = 1; n <= MHA_GEMM_ROWS; n += test_quick() ? 5 : 1)
         for (int side = 0; side < GUARD_SIDES; side++)
-            check_product(isa, (gemm_case){n, 50, 21, n % 2 == 0, n % 3, (guard_side)side, 0, 0, 0});
+            check_product(isa, (gemm_case){n, 50, 21, n % 2 == 0, n % 3, (guard_side)side, 0, 0, 0, false, 1});
 }
 
 static void outputs_(const char *isa) {
     for (int64_t n = 1; n <= 130; n += test_quick() ? 7 : 1)
         for (int side = 0; side < GUARD_SIDES; side++)
-            check_product(isa, (gemm_case){n % 11 + 1, n, 18, n % 2 == 1, n % 4, (guard_side)side, 0, 0, 0});
+            check_product(isa, (gemm_case){n % 11 + 1, n, 18, n % 2 == 1, n % 4, (guard_side)side, 0, 0, 0, false, 1});
 }
 
 static void inputs(const char *isa) {
@@ -155,7 +179,7 @@ static void inputs(const char *isa) {
     for (int64_t i = 0; i < 40 + (int64_t)COUNT(more); i++) {
         const int64_t in = i < 40 ? i + 1 : more[i - 40];
         for (int side = 0; side < GUARD_SIDES; side++)
-            check_product(isa, (gemm_case){9, 35, in, true, i % 2, (guard_side)side, 0, 0, 0});
+            check_product(isa, (gemm_case){9, 35, in, true, i % 2, (guard_side)side, 0, 0, 0, false, 1});
     }
 }
 
@@ -165,16 +189,16 @@ static void groups(const char *isa) {
     for (int64_t n = 1; n <= 9; n += n < 5 ? 1 : 4)
         for (size_t i = 0; i < COUNT(outs); i++)
             for (int side = 0; side < GUARD_SIDES; side++)
-                check_product(isa,
-                              (gemm_case){n, outs[i], i % 2 == 0 ? 130 : 257, true, n % 2, (guard_side)side, 0, 0, 0});
-    static const gemm_case many_rows[] = {{MHA_GEMM_ROWS, 433, 130, true, 1, GUARD_END, 0, 0, 0},
-                                          {MHA_GEMM_ROWS, 800, 257, true, 0, GUARD_START, 0, 0, 0},
-                                          {100, 800, 130, true, 0, GUARD_END, 0, 0, 0},
-                                          {65, 800, 257, false, 1, GUARD_END, 0, 0, 0}};
+                check_product(isa, (gemm_case){n, outs[i], i % 2 == 0 ? 130 : 257, true, n % 2, (guard_side)side, 0, 0,
+                                               0, false, 1});
+    static const gemm_case many_rows[] = {{MHA_GEMM_ROWS, 433, 130, true, 1, GUARD_END, 0, 0, 0, false, 1},
+                                          {MHA_GEMM_ROWS, 800, 257, true, 0, GUARD_START, 0, 0, 0, false, 1},
+                                          {100, 800, 130, true, 0, GUARD_END, 0, 0, 0, false, 1},
+                                          {65, 800, 257, false, 1, GUARD_END, 0, 0, 0, false, 1}};
     for (size_t i = 0; i < (test_quick() ? 1 : COUNT(many_rows)); i++) check_product(isa, many_rows[i]);
 }
 
 int main(void) {
-    static const isa_test tests[] = {F32_TEST(rows), {"outputs", outputs_, true}, F32_TEST(inputs), F32_TEST(groups)};
+    static const isa_test tests[] = {ISA_TEST(rows), {"outputs", outputs_, false}, ISA_TEST(inputs), ISA_TEST(groups)};
     return isa_tests_run(tests, COUNT(tests));
 }

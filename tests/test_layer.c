@@ -25,21 +25,25 @@ static void check_run(const char *isa, layer_problem *p, const mha_layer *layer,
     layer_outputs_free(&first);
 }
 
-static bool attention_multiplies_bf16(const char *isa, const mha_layer_args *args) {
+static naive_bf16 bf16_of(const char *isa, mha_precision precision, const mha_layer_args *args) {
     const mha_dtype kv = args->kv_len == -1 ? args->q.dtype : args->kv.dtype;
-    return isa_multiplies_bf16(isa, args->q.dtype, kv, kv, args->q_len);
+    const bool rounds = isa_has_bf16(isa) && precision == MHA_PRECISION_MEDIUM;
+    return (naive_bf16){.attention =
+                            rounds ? args->q_len > 4 : isa_multiplies_bf16(isa, args->q.dtype, kv, kv, args->q_len),
+                        .weights = isa_has_bf16(isa),
+                        .rounds = rounds};
 }
 
 /* An owning layer needs the caller's weights no more; a borrowing one only reads the packed memory. */
-static void check_layer(const char *isa, mha_exp exp, guard_side side, const layer_spec *s) {
-    mha_context *context = isa_context(isa, exp);
+static void check_layer(const char *isa, mha_exp exp, mha_precision precision, guard_side side, const layer_spec *s) {
+    mha_context *context = isa_context_of(isa, exp, precision);
     mha_layer *owner = NULL, *borrower = NULL;
     char message[256] = "";
     size_t bytes = 0;
     ptrdiff_t offset;
     layer_problem p;
     layer_problem_make(&p, s, side);
-    naive_layer_result wanted = naive_layer(&p.naive_desc, &p.args, attention_multiplies_bf16(isa, &p.args));
+    naive_layer_result wanted = naive_layer(&p.naive_desc, &p.args, bf16_of(isa, precision, &p.args));
     if (mha_layer_create(context, &p.desc, &owner, message, sizeof message) != MHA_OK)
         fail_msg("isa %s: %s; %s", isa, message, s->what);
     assert_int_equal(MHA_OK, mha_layer_packed_size(context, &p.desc, &bytes, NULL, 0));
@@ -67,8 +71,8 @@ static void check_layers(const char *isa, const layer_spec *specs, size_t n) {
     for (size_t i = 0; i < n; i++) {
         layer_spec s = specs[i];
         s.seed = i + 1;
-        check_layer(isa, MHA_EXP_FUSED, GUARD_END, &s);
-        check_layer(isa, MHA_EXP_SLEEF, GUARD_START, &s);
+        check_layer(isa, MHA_EXP_FUSED, MHA_PRECISION_HIGHEST, GUARD_END, &s);
+        check_layer(isa, MHA_EXP_SLEEF, i % 2 == 0 ? MHA_PRECISION_MEDIUM : MHA_PRECISION_HIGHEST, GUARD_START, &s);
     }
 }
 
@@ -216,7 +220,7 @@ static void tails(const char *isa) {
 
 /* Each batch item alone has the bits it has in the batch. */
 static void batch_bits(const char *isa) {
-    mha_context *context = isa_context(isa, MHA_EXP_AUTO);
+    mha_context *context = isa_context_of(isa, MHA_EXP_AUTO, MHA_PRECISION_MEDIUM);
     static const int64_t lens[] = {1, 3, 40, 97, 200};
     for (size_t i = 0; i < COUNT(lens); i++) {
         layer_spec s = base;
@@ -257,7 +261,7 @@ static void with_cache(const char *isa) {
     mha_layer *layer;
     layer_problem p;
     layer_problem_make(&p, &s, GUARD_END);
-    naive_layer_result wanted = naive_layer(&p.naive_desc, &p.args, attention_multiplies_bf16(isa, &p.args));
+    naive_layer_result wanted = naive_layer(&p.naive_desc, &p.args, bf16_of(isa, MHA_PRECISION_HIGHEST, &p.args));
     assert_int_equal(MHA_OK, mha_layer_create(context, &p.desc, &layer, NULL, 0));
     mha_kv_cache cache;
     mha_kv_cache_init(&cache, sizeof cache);
@@ -287,8 +291,8 @@ static void with_cache(const char *isa) {
 }
 
 int main(void) {
-    static const isa_test tests[] = {F32_TEST(with_cache),    F32_TEST(forms),           ISA_TEST(half_precision),
+    static const isa_test tests[] = {F32_TEST(with_cache),    ISA_TEST(forms),           ISA_TEST(half_precision),
                                      F32_TEST(shared_inputs), F32_TEST(biases_and_gaps), F32_TEST(options),
-                                     F32_TEST(tails),         F32_TEST(batch_bits)};
+                                     ISA_TEST(tails),         ISA_TEST(batch_bits)};
     return isa_tests_run(tests, COUNT(tests));
 }

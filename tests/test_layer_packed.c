@@ -59,9 +59,33 @@ static void packed_memory(const char *isa) {
     mha_context_destroy(scalar);
 }
 
+/* Weights in f32 are packed as bf16 for the precision medium alone, and only where bf16 is multiplied. */
+static void another_precision(const char *isa) {
+    static const mha_precision precisions[] = {MHA_PRECISION_HIGHEST, MHA_PRECISION_HIGH, MHA_PRECISION_MEDIUM};
+    layer_problem p;
+    layer_problem_make(&p, &packable, GUARD_END);
+    for (size_t i = 0; i < COUNT(precisions); i++)
+        for (size_t j = 0; j < COUNT(precisions); j++) {
+            mha_context *packer = isa_context_of(isa, MHA_EXP_AUTO, precisions[i]);
+            mha_context *borrower = isa_context_of(isa, MHA_EXP_AUTO, precisions[j]);
+            const size_t bytes = packed_size(packer, &p);
+            guard packed = guard_make(bytes, GUARD_START, 0);
+            assert_int_equal(MHA_OK, mha_layer_pack(packer, &p.desc, packed.data, bytes, NULL, 0));
+            mha_layer *layer = NULL;
+            if (isa_has_bf16(isa) && (precisions[i] == MHA_PRECISION_MEDIUM) != (precisions[j] == MHA_PRECISION_MEDIUM))
+                expect_refused(borrower, packed.data, bytes, MHA_UNSUPPORTED, "another precision's");
+            else assert_int_equal(MHA_OK, mha_layer_borrow(borrower, packed.data, bytes, &layer, NULL, 0));
+            mha_layer_destroy(layer);
+            guard_free(&packed);
+            mha_context_destroy(packer);
+            mha_context_destroy(borrower);
+        }
+    layer_problem_free(&p);
+}
+
 /* A header of which any number was changed: refused, whatever it says. */
 static void corrupt_header(const char *isa) {
-    enum { NAMES = 40, HEADER = 128 }; /* bytes of magic, version and isa; of all with padding */
+    enum { NAMES = 40, HEADER = 128 }; /* bytes of magic, version and isa; of all */
     static const int64_t values[] = {0, -1, 1, 3, 33, 1 << 16, 1 << 24, INT64_C(1) << 40, INT64_MAX, INT64_MIN};
     mha_context *context = isa_context(isa, MHA_EXP_AUTO);
     layer_problem p;
@@ -73,7 +97,7 @@ static void corrupt_header(const char *isa) {
         for (size_t i = 0; i < COUNT(values); i++) {
             int64_t original;
             memcpy(&original, packed.data + at, sizeof original);
-            if (original == 0 || original == values[i]) continue; /* padding, or no change */
+            if (original == 0 || original == values[i]) continue; /* or no change */
             memcpy(packed.data + at, &values[i], sizeof original);
             expect_refused(context, packed.data, bytes, MHA_INVALID_ARGUMENT, "corrupt header");
             memcpy(packed.data + at, &original, sizeof original);
@@ -155,12 +179,12 @@ static void over_weights(const char *isa) {
 
 /* A layer, never written but for its header, and a batch whose workspace has more bytes than can be counted. */
 static void workspace_overflow(const char *isa) {
-    enum { NUMBERS = 40, BYTES = 112 }; /* where they lie in the header */
+    enum { NUMBERS = 40, BYTES = 120 }; /* where they lie in the header */
     mha_context *context = isa_context(isa, MHA_EXP_AUTO);
     layer_problem p;
     size_t bytes = 0;
     const int64_t q_heads = 8192, v_head_dim = 4096, one = 1;
-    const int64_t numbers[] = {q_heads, one, one, v_head_dim, one, one, one, 0};
+    const int64_t numbers[] = {q_heads, one, one, v_head_dim, one, one, one, 0, 0};
     layer_problem_make(&p, &packable, GUARD_END);
     mha_layer_desc desc = p.desc; /* its weights are not read for their size */
     desc.q_heads = q_heads, desc.v_head_dim = v_head_dim;
@@ -190,7 +214,8 @@ static void workspace_overflow(const char *isa) {
 }
 
 int main(void) {
-    static const isa_test tests[] = {F32_TEST(packed_memory), F32_TEST(corrupt_header), F32_TEST(endless_names),
-                                     F32_TEST(same_bytes),    F32_TEST(over_weights),   F32_TEST(workspace_overflow)};
+    static const isa_test tests[] = {ISA_TEST(packed_memory),     ISA_TEST(another_precision), ISA_TEST(corrupt_header),
+                                     ISA_TEST(endless_names),     ISA_TEST(same_bytes),        ISA_TEST(over_weights),
+                                     ISA_TEST(workspace_overflow)};
     return isa_tests_run(tests, COUNT(tests));
 }

@@ -8,8 +8,6 @@
 #ifndef MHA_AMX_PRODUCTS_H
 #define MHA_AMX_PRODUCTS_H
 
-enum { TILE_BYTES = 64, TILE_FLOATS = 16 };
-
 V_INLINE int64_t head_units(const mha_kv_block *block) { return round_up(units_of(block->head_dim), HEAD_STEP); }
 
 static size_t K(packed_k_floats)(int32_t head_dim) {
@@ -68,39 +66,17 @@ static void copy_finite(const char *rows, int64_t row_bytes, float copy[PANEL * 
     tile_fence();
 }
 
-/* C [32][lanes] = A B over so many steps of 32.  Tiles 0 to 3 are sums, 4 and 5 of A, 6 and 7 of B: each is loaded once
- * for two products.  finite: what is not in A counts as zeros. */
+/* C [32][lanes] = A B over so many steps.  finite: what is not in A counts as zeros. */
 V_INLINE void multiply_tiles(tile_rows a, bool finite, const float *b, int vectors, int64_t steps, float *c) {
     _Alignas(TILE_BYTES) float copy[PANEL * TILE_FLOATS];
-    const int64_t lane_bytes = vectors * TILE_BYTES;
-    tile_fence();
-    tile_zero(0);
-    tile_zero(1);
-    tile_zero(2);
-    tile_zero(3);
-    const char *rows = (const char *)a.rows, *columns = (const char *)b;
-    for (int64_t i = 0; i < steps; i++, rows += a.step, columns += TILE_FLOATS * lane_bytes) {
-        const char *from = finite ? (const char *)copy : rows;
-        const int64_t row_bytes = finite ? TILE_BYTES : a.row_bytes;
+    const char *rows = (const char *)a.rows;
+    sums_start();
+    for (int64_t i = 0; i < steps; i++, rows += a.step, b += TILE_FLOATS * vectors * TILE_FLOATS) {
         if (finite) copy_finite(rows, a.row_bytes, copy);
-        tile_load(4, from, row_bytes);
-        tile_load(6, columns, lane_bytes);
-        tile_dot(0, 4, 6);
-        tile_load(5, from + 16 * row_bytes, row_bytes);
-        tile_dot(2, 5, 6);
-        if (vectors == 1) continue;
-        tile_load(7, columns + TILE_BYTES, lane_bytes);
-        tile_dot(1, 4, 7);
-        tile_dot(3, 5, 7);
+        if (finite) sums_add(copy, TILE_BYTES, b, vectors);
+        else sums_add(rows, a.row_bytes, b, vectors);
     }
-    float *second = c + 16 * vectors * TILE_FLOATS; /* half of the rows */
-    tile_store(0, c, lane_bytes);
-    tile_store(2, second, lane_bytes);
-    if (vectors > 1) {
-        tile_store(1, c + TILE_FLOATS, lane_bytes);
-        tile_store(3, second + TILE_FLOATS, lane_bytes);
-    }
-    tile_fence();
+    sums_store(c, vectors);
 }
 
 V_INLINE void multiply_keys(const mha_kv_block *block, const mha_tile *tile, int vectors, bool in_place, float *s,

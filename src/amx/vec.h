@@ -16,6 +16,7 @@
 #define KEY_STEP     32
 #define HEAD_STEP    16
 #define BLOCK_KEYS   256
+#define GEMM_DEPTH   256
 
 /* gcc does not know that tiles read and write memory. */
 V_INLINE void tile_fence(void) { __asm__ volatile("" ::: "memory"); }

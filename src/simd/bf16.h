@@ -1,4 +1,4 @@
-/* Instantiates the tile path for a vocabulary that multiplies pairs of bf16, and exports the row of kernels.inc. */
+/* Instantiates the tile path and GEMM for a vocabulary that multiplies pairs of bf16, and exports the row of kernels.inc. */
 #include "exp.h"
 #include "elements.h"
 #include "fma_tile.h"
@@ -7,6 +7,11 @@
 #include "softmax.h"
 #include "products.h"
 #include "tile.h"
+#include "weights.h"
+#include "gemm_tile.h"
+#include "gemm_rows.h"
+#include "gemm.h"
+#include "gemm_few.h"
 
 _Static_assert(UNIT == 2 && BLOCK_KEYS % UNIT == 0, "blocks are whole units of keys");
 _Static_assert(IN_PLACE_TILES == 0, "rows in memory have no units of keys");
@@ -14,4 +19,5 @@ _Static_assert(IN_PLACE_TILES == 0, "rows in memory have no units of keys");
 const mha_bf16_kernels K(kernels) = {
     .isa = MHA_TEXT(MHA_ISA),
     .tile = TILE_PATH(tile_block_sleef, tile_block_fused, PACKS),
+    .gemm = GEMM,
 };

@@ -103,7 +103,7 @@ V_INLINE float finite_unit(const float *unit) {
     return finite;
 }
 
-V_INLINE int32_t units_of(int32_t elements) { return (elements + UNIT - 1) / UNIT; }
+V_INLINE int64_t units_of(int64_t elements) { return (elements + UNIT - 1) / UNIT; }
 
 /* V_LANES units, each element times the factor, of which 0 < n elements are there. */
 V_INLINE vf load_units(const void *p, int64_t n, mha_dtype dtype, float factor) {
@@ -114,6 +114,25 @@ V_INLINE vf load_units(const void *p, int64_t n, mha_dtype dtype, float factor) 
     if (as_it_is) memcpy(units, p, (size_t)n * sizeof *units);
     for (int i = 0; !as_it_is && i < UNIT * V_LANES && i < n; i += V_LANES)
         v_store_bf16(units + i, v_mul(load_elements_n(mha_element(p, i, dtype), n - i, dtype), v_set1(factor)));
+    return v_load_pairs(units);
+}
+
+/* What rounding to bf16 takes of x; nothing, if that is not finite. */
+V_INLINE vf rest_of(vf x) {
+    const vf rest = v_sub(x, as_multiplied(x));
+    return v_blend(v_mask(v_equal(rest, rest)), v_zero(), rest);
+}
+
+/* A part of the elements: part 0 is the element rounded to bf16, the next one what that leaves, rounded.  An f16 is the
+ * sum of two, an f32 of three. */
+V_INLINE vf load_part(const void *p, int64_t n, mha_dtype dtype, int part) {
+    if (part == 0) return load_units(p, n, dtype, 1);
+    uint16_t units[UNIT * V_LANES] = {0};
+    for (int i = 0; i < UNIT * V_LANES && i < n; i += V_LANES) {
+        vf x = load_elements_n(mha_element(p, i, dtype), n - i, dtype);
+        for (int t = 0; t < part; t++) x = rest_of(x);
+        v_store_bf16(units + i, x);
+    }
     return v_load_pairs(units);
 }
 

@@ -1,4 +1,4 @@
-/* Projections: Y = X W^T + bias by the FMA tile.  Outputs sit in lanes, rows of X are broadcast.
+/* Projections: Y = X W^T + bias.  Outputs sit in lanes, rows of X are broadcast.  Inputs are counted in units.
  *
  *     for each group of panels of TILE_LANES outputs
  *         for each GEMM_DEPTH of the inputs, X [rows][depth] packed in panels, in scratch
@@ -6,19 +6,14 @@
  *                 for each panel of PANEL rows: sums (=, then +=) tile; meanwhile fetch the next panel's slice, next inputs
  *                     once no panel of outputs needs these rows any more: pack their next inputs in their place
  *
- * Up to SHORT_ROWS rows, from DRAM up to PANEL, are bound by reading W: they take X where it lies, and fetch all slices
- * of the next step meanwhile.
- *
- * Half precision becomes f32 first: X as it is packed (for few rows: copied), a slice of W before many rows meet it, and
- * for few rows term by term.
+ * Half precision becomes f32 first: X as it is packed, a slice of W before many rows meet it.  Where bf16 is multiplied
+ * X becomes parts in bf16, one after the other, and W is bf16 already.
+ * Few rows: gemm_few.h.
  *
  * Partial sums wait in scratch, tile by tile: in Y each row may lie in a page of its own.  The order of the additions
  * is the same for every number of rows. */
 #ifndef MHA_SIMD_GEMM_H
 #define MHA_SIMD_GEMM_H
-
-#include "weights.h"
-#include "gemm_tile.h"
 
 enum {
     GEMM_X_FLOATS = MHA_GEMM_ROWS * GEMM_DEPTH,
@@ -31,6 +26,9 @@ enum {
 typedef struct gemm_block {
     const mha_gemm *gemm;
     bool few;
+    int parts;                /* of X */
+    mha_dtype w_dtype;        /* of W's units */
+    int64_t in;               /* units */
     int64_t row0, row1, rows; /* rows: rounded up to whole panels */
     float *x;                 /* packed, panels PANEL * GEMM_DEPTH apart */
     float *sums;              /* [panels of outputs][rows][TILE_LANES] */
@@ -43,11 +41,13 @@ typedef struct gemm_slices {
 } gemm_slices;
 
 /* As many panels as have room for their sums; for few rows as many as are worth fetching from at a time.  Depths
- * are equal but for FETCH_TERMS: a short last one would leave no time to fetch what follows it. */
+ * are equal but for FETCH_TERMS: a short last one would leave no time to fetch what follows it.  All parts of X take
+ * GEMM_DEPTH together. */
 static gemm_slices slices_at(const gemm_block *block, int64_t out0, int64_t out1, int64_t step) {
     const int64_t panels = (block->few ? 1 : MHA_GEMM_ROWS / block->rows) * MHA_GEMM_PANELS, left = out1 - out0;
-    const int64_t in = block->gemm->in, steps = (in - 1) / GEMM_DEPTH + 1, units = (in - 1) / FETCH_TERMS + 1;
-    const int64_t k = units * step / steps * FETCH_TERMS, end = units * (step + 1) / steps * FETCH_TERMS;
+    const int64_t in = block->in, most = GEMM_DEPTH / block->parts / FETCH_TERMS * FETCH_TERMS;
+    const int64_t steps = (in - 1) / most + 1, groups = (in - 1) / FETCH_TERMS + 1;
+    const int64_t k = groups * step / steps * FETCH_TERMS, end = groups * (step + 1) / steps * FETCH_TERMS;
     return (gemm_slices){.out0 = out0,
                          .out1 = left < panels * TILE_LANES ? out1 : out0 + panels * TILE_LANES,
                          .step = step,
@@ -57,26 +57,13 @@ static gemm_slices slices_at(const gemm_block *block, int64_t out0, int64_t out1
 
 /* The same group's next inputs, or the next group's first; out0 == out1: none are left. */
 static gemm_slices slices_after(const gemm_block *block, const gemm_slices *s, int64_t out1) {
-    if (s->k + s->depth < block->gemm->in) return slices_at(block, s->out0, out1, s->step + 1);
+    if (s->k + s->depth < block->in) return slices_at(block, s->out0, out1, s->step + 1);
     return slices_at(block, s->out1, out1, 0);
 }
 
-static const void *slice_of(const mha_gemm *gemm, int64_t out, int64_t k) {
-    return mha_element(gemm->packed, out * gemm->in + k * panel_lanes(out, gemm->out), gemm->w_dtype);
-}
-
-/* Fetches a step's whole panels; a narrow last one is not worth it. */
-static weight_fetch fetch_from(const mha_gemm *gemm, const gemm_slices *s) {
-    const int panels = (int)((round_up(s->out1, V_LANES) - s->out0) / TILE_LANES);
-    weight_fetch f = {.places = 0};
-    if (panels == 0 || gemm->level == MHA_FAST_CACHE) return f;
-    const int parts = FETCH_PLACES / panels;
-    f.places = panels * parts;
-    f.terms = s->depth / parts; /* rounded down: no place leaves the weights */
-    f.term_bytes = TILE_LANES * mha_dtype_bytes(gemm->w_dtype);
-    for (int i = 0; i < f.places; i++)
-        f.place[i] = slice_of(gemm, s->out0 + i / parts * TILE_LANES, s->k + i % parts * f.terms);
-    return f;
+static const void *slice_of(const gemm_block *block, int64_t out, int64_t k) {
+    const mha_gemm *gemm = block->gemm;
+    return mha_element(gemm->packed, out * block->in + k * panel_lanes(out, gemm->out), block->w_dtype);
 }
 
 V_INLINE void gemm_start(gemm_tile *tile) {
@@ -95,22 +82,28 @@ V_INLINE gemm_tile tile_of(const gemm_block *block, const gemm_slices *s, int64_
     const mha_gemm *gemm = block->gemm;
     gemm_tile tile;
     tile.gemm = gemm;
-    tile.w = slice_of(gemm, out, s->k);
+    tile.w = slice_of(block, out, s->k);
+    tile.parts = block->parts;
     tile.depth = s->depth;
     tile.w_stride = panel_lanes(out, gemm->out);
     tile.row = block->row0;
     tile.out = out;
     tile.outs = s->out1 - out;
     tile.first = s->k == 0;
-    tile.last = s->k + s->depth == gemm->in;
+    tile.last = s->k + s->depth == block->in;
     tile.sums = block->sums + (out - s->out0) * block->rows;
     if (tile.first) gemm_start(&tile);
     return tile;
 }
 
-/* Row and term of X. */
+/* Row and unit of X, and how many elements of that row a step has. */
 static const void *x_at(const mha_gemm *gemm, int64_t row, int64_t k) {
-    return mha_element(gemm->x, row * gemm->x_stride + k, gemm->x_dtype);
+    return mha_element(gemm->x, row * gemm->x_stride + k * UNIT, gemm->x_dtype);
+}
+
+static int64_t elements_of(const mha_gemm *gemm, const gemm_slices *s) {
+    const int64_t left = gemm->in - s->k * UNIT;
+    return left < s->depth * UNIT ? left : s->depth * UNIT;
 }
 
 /* STEP rows of X from `row` on, or what is left of them. */
@@ -118,16 +111,16 @@ static void pack_x(const gemm_block *block, int64_t row, const gemm_slices *s) {
     const int64_t rows = block->row1 - row < STEP ? block->row1 - row : STEP;
     const mha_gemm *gemm = block->gemm;
     float *packed = block->x + (row - block->row0) * GEMM_DEPTH;
-    V_WITH_DTYPE(gemm->x_dtype,
-                 pack_row_panels(x_at(gemm, row, s->k), T, gemm->x_stride, rows, s->depth, packed, PANEL * GEMM_DEPTH));
+    V_WITH_DTYPE(gemm->x_dtype, pack_x_rows(x_at(gemm, row, s->k), T, gemm->x_stride, rows, elements_of(gemm, s),
+                                            block->parts, s->depth, packed));
 }
 
 /* Inlined, or the tile's fields would not stay in registers (3%). */
 V_INLINE void gemm_panel(const gemm_block *block, gemm_tile *tile) {
     const int64_t left = block->row1 - tile->row;
     const int valid = left < PANEL ? (int)left : PANEL;
-    tile->x = packed_panel(block->x + (tile->row - block->row0) * GEMM_DEPTH);
-    gemm_product(tile, valid, false, MHA_F32);
+    tile->x = block->x + (tile->row - block->row0) * GEMM_DEPTH;
+    multiply_panel(tile, valid);
     tile->row += PANEL;
     tile->sums += PANEL * TILE_LANES;
 }
@@ -145,16 +138,16 @@ static void fetch_panel(tile_fetch *f, const gemm_block *block, const gemm_slice
                         int64_t out) {
     const int64_t tiles = block->rows / PANEL, times = s->depth < FETCH_TERMS ? 1 : s->depth / FETCH_TERMS;
     const int64_t elements = later->depth * panel_lanes(out, block->gemm->out);
-    const int64_t lines = elements * mha_dtype_bytes(block->gemm->w_dtype) / LINE_BYTES;
+    const int64_t lines = elements * mha_dtype_bytes(block->w_dtype) / LINE_BYTES;
     const int64_t share = (lines + tiles - 1) / tiles;
-    f->w = slice_of(block->gemm, out, later->k);
+    f->w = slice_of(block, out, later->k);
     f->w_share = share * LINE_BYTES;
     f->w_lines = tiles == 1 || block->gemm->level == MHA_FAST_CACHE ? 0 : (share + times - 1) / times;
 }
 
 static const float *slice_floats(const gemm_block *block, const gemm_tile *tile) {
-    if (block->gemm->w_dtype == MHA_F32) return tile->w;
-    widen(tile->w, block->gemm->w_dtype, block->slice, tile->depth * tile->w_stride);
+    if (block->w_dtype == MHA_F32) return tile->w;
+    widen(tile->w, block->w_dtype, block->slice, tile->depth * tile->w_stride);
     return block->slice;
 }
 
@@ -162,7 +155,7 @@ static const float *slice_floats(const gemm_block *block, const gemm_tile *tile)
  * would begin with. */
 static void gemm_panels(const gemm_block *block, const gemm_slices *s, const gemm_slices *next, bool ends) {
     const mha_gemm *gemm = block->gemm;
-    const int64_t rows = ends ? 0 : block->row1 - block->row0, x_bytes = mha_dtype_bytes(gemm->x_dtype);
+    const int64_t rows = ends ? 0 : block->row1 - block->row0, x_bytes = UNIT * mha_dtype_bytes(gemm->x_dtype);
     const int64_t tiles = round_up(s->out1 - s->out0, TILE_LANES) / TILE_LANES * (block->rows / PANEL);
     tile_fetch fetch = {.x = x_at(gemm, block->row0, next->k),
                         .x_rows = (rows + tiles - 1) / tiles,
@@ -183,47 +176,35 @@ static void gemm_panels(const gemm_block *block, const gemm_slices *s, const gem
     }
 }
 
-/* The inputs of step s of row i. */
-static const float *row_floats(const gemm_block *block, const gemm_slices *s, int i) {
-    const mha_gemm *gemm = block->gemm;
-    const void *row = x_at(gemm, block->row0 + i, s->k);
-    if (gemm->x_dtype == MHA_F32) return row;
-    float *floats = block->x + i * GEMM_DEPTH;
-    widen(row, gemm->x_dtype, floats, s->depth);
-    return floats;
+static gemm_block gemm_block_of(const mha_gemm *gemm, int64_t row0, int64_t row1, bool few, float *scratch) {
+    return (gemm_block){.gemm = gemm,
+                        .few = few,
+                        .parts = UNIT == 1 ? 1 : gemm->x_parts,
+                        .w_dtype = unit_dtype(gemm->w_dtype),
+                        .in = weight_units(gemm->in),
+                        .row0 = row0,
+                        .row1 = row1,
+                        .rows = round_up(row1 - row0, PANEL),
+                        .x = scratch,
+                        .sums = scratch + GEMM_X_FLOATS,
+                        .slice = scratch + GEMM_X_FLOATS + GEMM_SUM_FLOATS};
 }
 
-static void gemm_few(const gemm_block *block, const gemm_slices *s, const gemm_slices *next) {
-    const mha_gemm *gemm = block->gemm;
-    weight_fetch weights = fetch_from(gemm, next);
-    const int valid = (int)(block->row1 - block->row0);
-    fma_rows x = {.packed = false, .step = 1};
-    for (int i = 0; i < PANEL; i++) /* a row beyond the end is the last one again */
-        x.row[i] = i < valid ? row_floats(block, s, i) : x.row[valid - 1];
-    for (int64_t out = s->out0; out < s->out1; out += TILE_LANES) {
-        gemm_tile tile = tile_of(block, s, out);
-        tile.weights = &weights;
-        tile.x = x;
-        V_WITH_DTYPE(gemm->w_dtype, gemm_product(&tile, valid, true, T));
-    }
-}
+/* Of a row of kernels.inc. */
+#define GEMM                                                                                                           \
+    {.panel = TILE_LANES,                                                                                              \
+     .packed_bytes = K(packed_weight_bytes),                                                                           \
+     .pack = K(pack_weights),                                                                                          \
+     .scratch_floats = GEMM_SCRATCH_FLOATS,                                                                            \
+     .multiply = K(gemm)}
 
-static void K(gemm)(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t out0, int64_t out1, float *scratch) {
-    const gemm_block block = {.gemm = gemm,
-                              .few = row1 - row0 <= (gemm->level == MHA_DRAM ? PANEL : SHORT_ROWS),
-                              .row0 = row0,
-                              .row1 = row1,
-                              .rows = round_up(row1 - row0, PANEL),
-                              .x = scratch,
-                              .sums = scratch + GEMM_X_FLOATS,
-                              .slice = scratch + GEMM_X_FLOATS + GEMM_SUM_FLOATS};
-    const gemm_slices first = slices_at(&block, out0, out1, 0);
-    for (int64_t row = row0; row < row1 && !block.few; row += STEP) pack_x(&block, row, &first);
+static void gemm_many(const gemm_block *block, int64_t out0, int64_t out1) {
+    const gemm_slices first = slices_at(block, out0, out1, 0);
+    for (int64_t row = block->row0; row < block->row1; row += STEP) pack_x(block, row, &first);
     for (gemm_slices s = first; s.out0 < out1;) {
-        const gemm_slices next = slices_after(&block, &s, out1);
+        const gemm_slices next = slices_after(block, &s, out1);
         const bool ends = next.out0 == out1;
-        if (block.few) gemm_few(&block, &s, &next);
-        else gemm_panels(&block, &s, ends ? &first : &next, ends);
+        gemm_panels(block, &s, ends ? &first : &next, ends);
         s = next;
     }
 }

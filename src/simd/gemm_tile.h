@@ -1,12 +1,10 @@
 /* A tile of Y = X W^T + bias: the products of some rows of X and one panel of W over a step's inputs, added to the
- * sums of the steps before, while what comes next is fetched. */
+ * sums of the steps before, while what comes next is fetched.  Inputs are counted in units. */
 #ifndef MHA_SIMD_GEMM_TILE_H
 #define MHA_SIMD_GEMM_TILE_H
 
-enum {
-    SHORT_ROWS = 4,  /* of the shorter tile that the last rows may take */
-    FETCH_TERMS = 8, /* so often a tile fetches: all at once, its own operands would wait behind */
-};
+/* Inputs between two times that a tile fetches: all at once, its own operands would wait behind. */
+enum { FETCH_TERMS = HEAD_STEP > 8 ? HEAD_STEP : 8 };
 
 /* What comes next, tile by tile: in each FETCH_TERMS terms so many lines of weights, and one of so many rows of X. */
 typedef struct tile_fetch {
@@ -16,50 +14,23 @@ typedef struct tile_fetch {
     int64_t x_stride, x_bytes; /* of a row, of an element */
 } tile_fetch;
 
-/* For few rows: slices of weights that come next, cut into places of so many terms each. */
-typedef struct weight_fetch {
-    const void *place[FETCH_PLACES];
-    int places;
-    int64_t terms, term_bytes;
-    int now; /* place and term to be fetched from */
-    int64_t term;
-} weight_fetch;
-
 typedef struct gemm_tile {
     const mha_gemm *gemm;
-    fma_rows x;    /* depth terms */
-    const void *w; /* of a dtype that only few rows tell from f32 */
+    const float *x; /* unless the rows are few: a packed panel, [parts][depth] */
+    const void *w;  /* [depth][w_stride], of a dtype that only few rows tell from f32 */
+    int parts;      /* of X, see load_part */
     int64_t depth, w_stride;
     int64_t row, out, outs;  /* first of the tile; outs valid lanes */
     bool first, last;        /* of the steps that make up the sums */
     float bias[TILE_LANES];  /* what sums begin with */
     float *sums;             /* [PANEL][TILE_LANES], of the steps before */
-    const tile_fetch *fetch; /* set unless the rows are few, */
-    weight_fetch *weights;   /* set if they are */
+    const tile_fetch *fetch; /* set unless the rows are few */
 } gemm_tile;
-
-/* Fetches a term of a panel, from the next place. */
-V_INLINE void fetch_term(weight_fetch *f) {
-    if (f->term == f->terms) return;
-    V_UNROLL
-    for (int i = 0; i < f->term_bytes; i += LINE_BYTES) v_prefetch(f->place[f->now], f->term * f->term_bytes + i);
-    if (++f->now < f->places) return;
-    f->now = 0;
-    f->term++;
-}
 
 V_INLINE void fetch_share(const tile_fetch *f, int64_t k) {
     const char *w = f->w + k / FETCH_TERMS * f->w_lines * LINE_BYTES, *x = f->x + k * f->x_bytes;
     for (int64_t i = 0; i < f->w_lines; i++) __builtin_prefetch(w + i * LINE_BYTES, 0, 2);
     for (int64_t i = 0; i < f->x_rows; i++) __builtin_prefetch(x + i * f->x_stride, 0, 2);
-}
-
-V_INLINE void gemm_store(int rows, int vectors, vf c[PANEL][TILE_VECTORS], float *dst, int64_t stride) {
-    V_UNROLL
-    for (int i = 0; i < rows; i++) {
-        V_UNROLL
-        for (int v = 0; v < vectors; v++) v_store(dst + i * stride + v * V_LANES, c[i][v]);
-    }
 }
 
 /* A tile at an edge of Y, or for half precision, is stored as sums and copied: with conditions around its stores not
@@ -72,55 +43,6 @@ static void copy_sums(const gemm_tile *tile, int valid, int64_t lanes) {
         const float *sums = tile->sums + i * TILE_LANES;
         if (gemm->y_dtype == MHA_F32) memcpy(y, sums, (size_t)(outs * bytes));
         else narrow(sums, gemm->y_dtype, (uint16_t *)(void *)y, outs);
-    }
-}
-
-/* w: the dtype of the weights. */
-V_INLINE void gemm_rows(const gemm_tile *tile, int rows, int vectors, int valid, bool few, mha_dtype w) {
-    vf c[PANEL][TILE_VECTORS];
-    const fma_rows x = tile->x;
-    int64_t k = 0;
-    fma_start(rows, vectors, c);
-    for (; !few && k + FETCH_TERMS <= tile->depth; k += FETCH_TERMS) {
-        fetch_share(tile->fetch, k);
-        for (int i = 0; i < FETCH_TERMS; i++) fma_term(rows, vectors, k + i, &x, tile->w, w, tile->w_stride, c);
-    }
-    for (; k < tile->depth; k++) {
-        if (few) fetch_term(tile->weights);
-        fma_term(rows, vectors, k, &x, tile->w, w, tile->w_stride, c);
-    }
-    V_UNROLL
-    for (int i = 0; i < rows; i++) {
-        V_UNROLL
-        for (int v = 0; v < vectors; v++) {
-            const float *base = tile->first ? tile->bias : tile->sums + i * TILE_LANES;
-            c[i][v] = v_add(v_load(base + v * V_LANES), c[i][v]);
-        }
-    }
-    const int64_t lanes = vectors * V_LANES;
-    if (tile->last && valid == rows && tile->outs >= lanes && tile->gemm->y_dtype == MHA_F32) {
-        float *y = (float *)tile->gemm->y + tile->row * tile->gemm->y_stride + tile->out;
-        gemm_store(rows, vectors, c, y, tile->gemm->y_stride);
-        return;
-    }
-    gemm_store(rows, vectors, c, tile->sums, TILE_LANES);
-    if (tile->last) copy_sums(tile, valid, lanes);
-}
-
-/* By how many rows are valid: the last ones may take a shorter tile. */
-V_INLINE void gemm_valid_rows(const gemm_tile *tile, int vectors, int valid, bool few, mha_dtype w) {
-    if (few && valid == 1) gemm_rows(tile, 1, vectors, 1, few, w);
-    else if (few && valid == 2) gemm_rows(tile, 2, vectors, 2, few, w);
-    else if (valid <= SHORT_ROWS) gemm_rows(tile, SHORT_ROWS, vectors, valid, few, w);
-    else gemm_rows(tile, PANEL, vectors, valid, few, w);
-}
-
-/* By the panel's width. */
-V_INLINE void gemm_product(const gemm_tile *tile, int valid, bool few, mha_dtype w) {
-    switch (tile->w_stride / V_LANES) {
-    case 1: gemm_valid_rows(tile, 1, valid, few, w); break;
-    case 2: gemm_valid_rows(tile, 2, valid, few, w); break;
-    default: gemm_valid_rows(tile, TILE_VECTORS, valid, few, w); break;
     }
 }
 

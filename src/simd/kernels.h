@@ -9,7 +9,11 @@
 #include "tile.h"
 #include "decode.h"
 #include "rows.h"
+#include "weights.h"
+#include "gemm_tile.h"
+#include "gemm_rows.h"
 #include "gemm.h"
+#include "gemm_few.h"
 
 /* What the templates assume of a vocabulary's constants. */
 _Static_assert(TILE_VECTORS == 3, "the tiles are instantiated for one, two and three vectors");
@@ -18,7 +22,7 @@ _Static_assert(BLOCK_KEYS <= (int)MHA_MAX_BLOCK_KEYS, "larger blocks would not f
 _Static_assert(BLOCK_KEYS % STEP == 0 && BLOCK_KEYS % SCORE_KEYS == 0, "blocks are whole panels and vectors");
 _Static_assert(STEP % V_LANES == 0 && STEP % PANEL == 0, "panels are vectors, or vectors are panels");
 _Static_assert(MHA_GEMM_ROWS % STEP == 0, "row blocks are whole panels and vectors");
-_Static_assert(GEMM_DEPTH % FETCH_TERMS == 0, "a step has at most GEMM_DEPTH inputs, in units of FETCH_TERMS");
+_Static_assert(GEMM_DEPTH % FETCH_TERMS == 0, "a step has at most GEMM_DEPTH inputs, in groups of FETCH_TERMS");
 _Static_assert((int)SHORT_ROWS <= (int)PANEL, "a shorter tile is not a longer one");
 _Static_assert((int)DECODE_ROWS <= (int)V_LANES, "a tile's maxima and what it shrinks by are a vector");
 _Static_assert(BLOCK_KEYS % FETCH_PLACES == 0, "places of a block are even");
@@ -45,11 +49,7 @@ const mha_kernels K(kernels) = {
                .load = K(decode_load),
                .block = {K(decode_block_sleef), K(decode_block_fused)},
                .finish = K(decode_finish)},
-    .gemm = {.panel = TILE_LANES,
-             .packed_bytes = K(packed_weight_bytes),
-             .pack = K(pack_weights),
-             .scratch_floats = GEMM_SCRATCH_FLOATS,
-             .multiply = K(gemm)},
+    .gemm = GEMM,
     .widen = K(widen),
     .narrow = K(narrow),
     .merge = K(merge),

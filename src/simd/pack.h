@@ -12,28 +12,32 @@ enum {
     FETCH_PLACES = 16,
 };
 
-/* Up to V_LANES columns of V_LANES rows (NULL: zeros) of so many elements, from unit or, of a matrix that is not
- * multiplied, element `col` on, times the factor: column col + i becomes r[i]. */
-V_INLINE void load_columns(const void *const rows[V_LANES], mha_dtype dtype, bool units, int64_t col, int64_t elements,
+/* How a column is read: this part of its units, or elements that are not multiplied. */
+enum { ELEMENTS = -1, UNITS = 0 };
+
+/* Up to V_LANES columns of V_LANES rows (NULL: zeros) of so many elements, from unit or element `col` on, times the
+ * factor (of later parts: 1): column col + i becomes r[i]. */
+V_INLINE void load_columns(const void *const rows[V_LANES], mha_dtype dtype, int part, int64_t col, int64_t elements,
                            float factor, vf r[V_LANES]) {
-    const int64_t first = units ? col * UNIT : col, left = elements - first;
+    const int64_t first = part == ELEMENTS ? col : col * UNIT, left = elements - first;
     V_UNROLL
     for (int i = 0; i < V_LANES; i++) {
         r[i] = v_zero();
         if (rows[i] == NULL) continue;
         const void *p = mha_element(rows[i], first, dtype);
-        r[i] = units ? load_units(p, left, dtype, factor) : v_mul(load_elements_n(p, left, dtype), v_set1(factor));
+        if (part == ELEMENTS) r[i] = v_mul(load_elements_n(p, left, dtype), v_set1(factor));
+        else r[i] = part == UNITS ? load_units(p, left, dtype, factor) : load_part(p, left, dtype, part);
     }
     v_transpose(r);
 }
 
 /* V_LANES rows become lanes: column `col` goes to dst[col * stride]. */
-V_INLINE void pack_lanes(const void *const rows[V_LANES], mha_dtype from, bool units, int64_t elements, float factor,
+V_INLINE void pack_lanes(const void *const rows[V_LANES], mha_dtype from, int part, int64_t elements, float factor,
                          void *dst, mha_dtype to, int64_t stride) {
-    const int64_t cols = units ? (elements + UNIT - 1) / UNIT : elements;
+    const int64_t cols = part == ELEMENTS ? elements : units_of(elements);
     for (int64_t col = 0; col < cols; col += V_LANES) {
         vf r[V_LANES];
-        load_columns(rows, from, units, col, elements, factor, r);
+        load_columns(rows, from, part, col, elements, factor, r);
         V_UNROLL
         for (int i = 0; i < V_LANES; i++) {
             if (col + i < cols) store_elements((char *)dst + (col + i) * stride * mha_dtype_bytes(to), r[i], to);

@@ -8,17 +8,17 @@
 #ifndef MHA_SIMD_PANELS_H
 #define MHA_SIMD_PANELS_H
 
-/* [n][elements] with the given stride -> [n / PANEL][units][PANEL], panels panel_stride apart */
-V_INLINE void pack_row_panels(const void *matrix, mha_dtype dtype, int64_t stride, int64_t n, int64_t elements,
-                              float *packed, int64_t panel_stride) {
+/* [n][elements] with the given stride, a part of them -> [n / PANEL][units][PANEL], panels panel_stride apart */
+V_INLINE void pack_row_panels(const void *matrix, mha_dtype dtype, int part, int64_t stride, int64_t n,
+                              int64_t elements, float *packed, int64_t panel_stride) {
     const void *rows[V_LANES];
-    const int64_t cols = (elements + UNIT - 1) / UNIT;
+    const int64_t cols = units_of(elements);
     for (int64_t row = 0; row < round_up(n, PANEL); row += V_LANES) {
         float *panel = packed + row / PANEL * panel_stride + row % PANEL;
         point_at_rows(rows, matrix, dtype, stride, row, n);
         for (int64_t col = 0; col < cols; col += V_LANES) {
             vf r[V_LANES];
-            load_columns(rows, dtype, true, col, elements, 1, r);
+            load_columns(rows, dtype, part, col, elements, 1, r);
             V_UNROLL
             for (int i = 0; i < V_LANES; i++) {
                 if (col + i < cols) v_store_panels(panel + (col + i) * PANEL, panel_stride, r[i]);
@@ -34,8 +34,8 @@ static size_t K(packed_v_floats)(int32_t v_head_dim) {
 }
 
 static void K(pack_keys)(const mha_kv_block *block, float *packed) {
-    const int32_t dim = block->head_dim, panel = units_of(dim) * PANEL;
-    V_WITH_DTYPE(block->k_dtype, pack_row_panels(block->k, T, block->k_stride, block->keys, dim, packed, panel));
+    const int64_t dim = block->head_dim, panel = units_of(dim) * PANEL;
+    V_WITH_DTYPE(block->k_dtype, pack_row_panels(block->k, T, UNITS, block->k_stride, block->keys, dim, packed, panel));
 }
 
 /* Columns [d, d + n) of the values, units of keys.  Panels are kilobytes apart and so, often, are rows: few of them at

@@ -21,26 +21,26 @@ static size_t K(tile_o_floats)(int32_t lanes, int32_t v_head_dim) {
 static size_t K(tile_score_floats)(int32_t lanes) { return (size_t)lanes * BLOCK_KEYS; }
 
 /* Lane r of each vector: an element or unit of rows[r], times the factor. */
-V_INLINE void load_lanes(const mha_tile *tile, const void *const rows[], mha_dtype dtype, bool units, int32_t elements,
+V_INLINE void load_lanes(const mha_tile *tile, const void *const rows[], mha_dtype dtype, int part, int32_t elements,
                          float factor, float *dst) {
     for (int32_t lane = 0; lane < tile->lanes; lane += V_LANES) {
         const void *group[V_LANES];
         for (int i = 0; i < V_LANES; i++) group[i] = lane + i < tile->rows ? rows[lane + i] : NULL;
-        pack_lanes(group, dtype, units, elements, factor, dst + lane, MHA_F32, tile->lanes);
+        pack_lanes(group, dtype, part, elements, factor, dst + lane, MHA_F32, tile->lanes);
     }
 }
 
 static void K(tile_load)(mha_tile *tile, const void *const rows[], mha_dtype dtype, int32_t head_dim,
                          int32_t v_head_dim, float q_factor) {
     const size_t loaded = (size_t)(tile->lanes * units_of(head_dim));
-    V_WITH_DTYPE(dtype, load_lanes(tile, rows, T, true, head_dim, q_factor, tile->q));
+    V_WITH_DTYPE(dtype, load_lanes(tile, rows, T, UNITS, head_dim, q_factor, tile->q));
     memset(tile->q + loaded, 0, (K(tile_q_floats)(tile->lanes, head_dim) - loaded) * sizeof(float));
     memset(tile->o, 0, K(tile_o_floats)(tile->lanes, v_head_dim) * sizeof(float));
 }
 
 static void K(tile_load_bias)(const mha_tile *tile, const float *const rows[], float *bias, uint64_t *excluded) {
     const void *const *from = (const void *const *)rows;
-    load_lanes(tile, from, MHA_F32, false, tile->end - tile->begin, 1, bias + tile->begin * tile->lanes);
+    load_lanes(tile, from, MHA_F32, ELEMENTS, tile->end - tile->begin, 1, bias + tile->begin * tile->lanes);
     const vf lowest = v_set1(-INFINITY);
     for (int32_t k = tile->begin; k < tile->end; k++)
         for (int32_t lane = 0; lane < tile->lanes; lane += V_LANES)

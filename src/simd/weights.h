@@ -1,10 +1,15 @@
-/* Packed weights: [out][in] -> [out / TILE_LANES][in][TILE_LANES], transposed; the last panel is narrower.  Outputs
- * beyond the last are zeros. */
+/* Packed weights: [out][in] -> [out / TILE_LANES][in][TILE_LANES], transposed; the last panel is narrower.  `in` counts
+ * units: elements of the weights' dtype, or pairs of bf16, whole steps of them.  What is beyond the last is zeros. */
 #ifndef MHA_SIMD_WEIGHTS_H
 #define MHA_SIMD_WEIGHTS_H
 
+/* A pair of bf16 is as wide as a float. */
+V_INLINE mha_dtype unit_dtype(mha_dtype dtype) { return UNIT == 1 ? dtype : MHA_F32; }
+
+V_INLINE int64_t weight_units(int64_t in) { return round_up(units_of(in), HEAD_STEP); }
+
 static size_t K(packed_weight_bytes)(int64_t out, int64_t in, mha_dtype dtype) {
-    return (size_t)(round_up(out, V_LANES) * in * mha_dtype_bytes(dtype));
+    return (size_t)(round_up(out, V_LANES) * weight_units(in) * mha_dtype_bytes(unit_dtype(dtype)));
 }
 
 /* Lanes of the weight panel that starts at output o. */
@@ -16,10 +21,13 @@ V_INLINE int64_t panel_lanes(int64_t o, int64_t out) {
 V_INLINE void pack_weight_panels(const void *weight, mha_dtype dtype, int64_t stride, int64_t out, int64_t in,
                                  void *packed) {
     const void *rows[V_LANES];
+    const mha_dtype to = unit_dtype(dtype);
+    const int64_t units = weight_units(in);
+    if (HEAD_STEP > 1) memset(packed, 0, K(packed_weight_bytes)(out, in, dtype));
     for (int64_t o = 0; o < out; o += V_LANES) {
-        const int64_t panel = o / TILE_LANES * TILE_LANES, at = panel * in + (o - panel);
+        const int64_t panel = o / TILE_LANES * TILE_LANES, at = panel * units + (o - panel);
         point_at_rows(rows, weight, dtype, stride, o, out);
-        pack_lanes(rows, dtype, false, in, 1, (char *)packed + at * mha_dtype_bytes(dtype), dtype,
+        pack_lanes(rows, dtype, UNIT == 1 ? ELEMENTS : UNITS, in, 1, (char *)packed + at * mha_dtype_bytes(to), to,
                    panel_lanes(panel, out));
     }
 }
