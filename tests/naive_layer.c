@@ -2,10 +2,26 @@
 #include "half.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 void naive_layer_result_free(naive_layer_result *result) {
     naive_array_free(&result->out);
     naive_array_free(&result->scores);
+}
+
+/* What rounding takes of n numbers; zeros without. */
+static double *roundings_of(const double *x, int64_t n, bool rounds) {
+    double *roundings = calloc((size_t)n + 1, sizeof *roundings);
+    for (int64_t i = 0; rounds && i < n; i++) roundings[i] = half_rounding(x[i], MHA_BF16);
+    return roundings;
+}
+
+static double *weights_of(const mha_linear *linear, int64_t out, int64_t in) {
+    const int64_t stride = linear->weight_stride != 0 ? linear->weight_stride : in;
+    double *w = malloc((size_t)(out * in) * sizeof *w);
+    for (int64_t i = 0; i < out * in; i++)
+        w[i] = element_value(linear->weight, linear->dtype, i / in * stride + i % in);
+    return w;
 }
 
 /* [batch][tokens][out]; x is [batch][tokens][in], of a dtype. */
@@ -14,27 +30,29 @@ static naive_array naive_linear(const naive_array *x, mha_dtype dtype, int64_t r
     naive_array y = naive_array_make(rows * out, true);
     const bool multiplies_bf16 = bf16.rounds || (bf16.weights && linear->dtype == MHA_BF16);
     const int parts = !multiplies_bf16 || bf16.rounds || dtype == MHA_BF16 ? 1 : dtype == MHA_F16 ? 2 : 3;
-    const int64_t stride = linear->weight_stride != 0 ? linear->weight_stride : in;
+    double *weights = weights_of(linear, out, in);
+    double *dx = roundings_of(x->x, rows * in, bf16.rounds), *dw = roundings_of(weights, out * in, bf16.rounds);
     for (int64_t i = 0; i < rows * out; i++) {
         const int64_t row = i / out, o = i % out;
         const mha_dtype bias_dtype = linear->bias_dtype != 0 ? linear->bias_dtype : linear->dtype;
         y.x[i] = linear->bias != NULL ? element_value(linear->bias, bias_dtype, o) : 0;
         double condition = fabs(y.x[i]), brought[BOUND_KINDS] = {0};
         for (int64_t k = 0; k < in; k++) {
-            const double w = element_value(linear->weight, linear->dtype, o * stride + k),
-                         term = x->x[row * in + k] * w;
+            const int64_t at = row * in + k, w = o * in + k;
+            const double term = x->x[at] * weights[w];
             y.x[i] += term;
             condition += fabs(term);
-            const double dx = bf16.rounds ? half_rounding(x->x[row * in + k], MHA_BF16) : 0;
-            const double dw = bf16.rounds ? half_rounding(w, MHA_BF16) : 0;
-            for (int kind = 0; kind < BOUND_KINDS; kind++)
-                brought[kind] += dx * (fabs(w) + dw) + fabs(x->x[row * in + k]) * dw;
-            for (int kind = 0; kind < BOUND_KINDS; kind++)
-                if (x->bound[kind] != NULL) brought[kind] += x->bound[kind][row * in + k] * fabs(w);
+            for (int kind = 0; kind < BOUND_KINDS; kind++) {
+                const double error = dx[at] + (x->bound[kind] != NULL ? x->bound[kind][at] : 0);
+                brought[kind] += error * (fabs(weights[w]) + dw[w]) + fabs(x->x[at]) * dw[w];
+            }
         }
         for (int kind = 0; kind < BOUND_KINDS; kind++)
             y.bound[kind][i] = bound_linear(kind, multiplies_bf16, in * parts, condition) + brought[kind];
     }
+    free(weights);
+    free(dx);
+    free(dw);
     return y;
 }
 
