@@ -13,6 +13,7 @@ extern "C" {
 #endif
 
 struct mha_gemm;
+struct mha_gemm_kernels;
 struct mha_kernels;
 
 /* A row of kernels.inc, and the yardsticks compiled with its instruction set's flags (limits_isa.c): of bf16 for a row
@@ -20,7 +21,8 @@ struct mha_kernels;
 typedef struct bench_row {
     const char *isa;
     const struct mha_kernels *kernels; /* NULL: it multiplies bf16 and nothing else */
-    bool supported;                    /* by this CPU */
+    const struct mha_gemm_kernels *gemm;
+    bool supported; /* by this CPU */
     float (*multiply_add)(size_t n, float a, float b);
     double multiply_add_flops; /* of each of the n */
     float (*read)(const float *data, size_t n);
@@ -82,7 +84,7 @@ void bench_read(const bench_row *row, const float *data, size_t n);
 double bench_dram_bytes(void);
 
 /* Y = X W^T of so many rows, by one worker. */
-void bench_product(const struct mha_kernels *kernels, const struct mha_gemm *gemm, int64_t rows, float *scratch);
+void bench_product(const struct mha_gemm_kernels *kernels, const struct mha_gemm *gemm, int64_t rows, float *scratch);
 
 /* What setup returns for a row that is not supported. */
 extern const char *const bench_cpu_lacks_isa;

@@ -17,7 +17,7 @@ static const shape shapes[] = {
 };
 
 typedef struct product {
-    const mha_kernels *kernels;
+    const mha_gemm_kernels *kernels;
     mha_gemm gemm;
     int64_t rows;
     char *packed;
@@ -25,8 +25,8 @@ typedef struct product {
     size_t packed_bytes, copies, next_copy;
 } product;
 
-static size_t packed_bytes(const mha_kernels *kernels, const shape *s, mha_dtype dtype) {
-    return kernels->gemm.packed_bytes(s->out, s->in, dtype);
+static size_t packed_bytes(const mha_gemm_kernels *kernels, const shape *s, mha_dtype dtype) {
+    return kernels->packed_bytes(s->out, s->in, dtype);
 }
 
 static size_t copies(const shape *s, size_t bytes) {
@@ -36,19 +36,20 @@ static size_t copies(const shape *s, size_t bytes) {
 static const char *setup(const bench_case *self, void **state) {
     if (!self->row->supported) return bench_cpu_lacks_isa;
     const shape *s = self->shape;
-    const mha_kernels *kernels = self->row->kernels;
+    const mha_gemm_kernels *kernels = self->row->gemm;
     product *p = bench_allocate(sizeof *p);
     p->kernels = kernels;
     p->rows = s->rows;
     p->packed_bytes = packed_bytes(kernels, s, self->dtype);
     p->copies = copies(s, p->packed_bytes);
     p->packed = bench_allocate(p->copies * p->packed_bytes);
-    p->scratch = bench_allocate(kernels->gemm.scratch_floats * sizeof(float));
+    p->scratch = bench_allocate(kernels->scratch_floats * sizeof(float));
     const void *random = bench_random((size_t)((s->out + s->rows) * s->in), self->dtype);
     for (size_t i = 0; i < p->copies; i++)
-        kernels->gemm.pack(random, self->dtype, s->in, s->out, s->in, p->packed + i * p->packed_bytes);
+        kernels->pack(random, self->dtype, s->in, s->out, s->in, p->packed + i * p->packed_bytes);
     p->gemm = (mha_gemm){.x = mha_element(random, s->out * s->in, self->dtype),
                          .x_dtype = self->dtype,
+                         .x_parts = mha_bf16_parts(self->dtype),
                          .x_stride = s->in,
                          .w_dtype = self->dtype,
                          .y = bench_allocate((size_t)(s->rows * s->out) * bench_element_bytes(self->dtype)),
@@ -61,10 +62,10 @@ static const char *setup(const bench_case *self, void **state) {
     return NULL;
 }
 
-void bench_product(const mha_kernels *kernels, const mha_gemm *gemm, int64_t rows, float *scratch) {
+void bench_product(const mha_gemm_kernels *kernels, const mha_gemm *gemm, int64_t rows, float *scratch) {
     const mha_rows_view x = {(void *)gemm->x, gemm->x_dtype, 0, gemm->x_stride};
     const mha_rows_view y = {gemm->y, gemm->y_dtype, 0, gemm->y_stride};
-    const mha_projection p = mha_projection_cut(&kernels->gemm, gemm, 1, rows, x, y, 1);
+    const mha_projection p = mha_projection_cut(kernels, gemm, 1, rows, x, y, 1);
     for (int64_t task = 0; task < p.tasks; task++) mha_projection_task(&p, task, scratch);
 }
 
@@ -86,7 +87,7 @@ static void teardown(void *state) {
 void bench_add_gemm(const bench_row *row, mha_dtype dtype) {
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         const shape *s = &shapes[i];
-        const size_t bytes = packed_bytes(row->kernels, s, dtype);
+        const size_t bytes = packed_bytes(row->gemm, s, dtype);
         const double elements = (double)(s->rows * (s->in + s->out) + s->in * s->out);
         bench_case c = {.row = row,
                         .shape = s,

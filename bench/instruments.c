@@ -29,6 +29,11 @@ static const bench_row *f32_row_of(const char *isa) {
     return row->kernels != NULL ? row : f32;
 }
 
+/* Those that weights of a dtype meet in a layer. */
+static const mha_gemm_kernels *gemm_of(const char *isa, int dtype) {
+    return (dtype == MHA_BF16 ? row_of(isa) : f32_row_of(isa))->gemm;
+}
+
 /* So many floating-point operations on registers; in bf16 where the instruction set multiplies it. */
 double instruments_multiply_add(const char *isa, int dtype, double flops) {
     const bench_row *row = dtype == MHA_BF16 ? row_of(isa) : f32_row_of(isa);
@@ -49,20 +54,21 @@ double instruments_read(const char *isa, const float *a, const float *b, size_t 
 }
 
 size_t instruments_packed_bytes(const char *isa, int dtype, int64_t out, int64_t in) {
-    return f32_row_of(isa)->kernels->gemm.packed_bytes(out, in, (mha_dtype)dtype);
+    return gemm_of(isa, dtype)->packed_bytes(out, in, (mha_dtype)dtype);
 }
 
 void instruments_pack(const char *isa, int dtype, const void *weight, int64_t out, int64_t in, void *packed) {
-    f32_row_of(isa)->kernels->gemm.pack(weight, (mha_dtype)dtype, in, out, in, packed);
+    gemm_of(isa, dtype)->pack(weight, (mha_dtype)dtype, in, out, in, packed);
 }
 
 /* The projections' product: x [rows, in], y [rows, out]. */
 double instruments_product(const char *isa, int dtype, const void *x, const void *packed, void *y, int64_t rows,
                            int64_t out, int64_t in, size_t runs) {
-    const mha_kernels *kernels = f32_row_of(isa)->kernels;
+    const mha_gemm_kernels *kernels = gemm_of(isa, dtype);
     const mha_dtype t = (mha_dtype)dtype;
     const mha_gemm gemm = {.x = x,
                            .x_dtype = t,
+                           .x_parts = mha_bf16_parts(t),
                            .x_stride = in,
                            .packed = packed,
                            .w_dtype = t,
@@ -72,7 +78,7 @@ double instruments_product(const char *isa, int dtype, const void *x, const void
                            .in = in,
                            .out = out,
                            .level = mha_level_of((double)out * (double)in * (double)bench_element_bytes(t))};
-    float *scratch = bench_allocate(kernels->gemm.scratch_floats * sizeof(float));
+    float *scratch = bench_allocate(kernels->scratch_floats * sizeof(float));
     const double start = bench_wall_seconds();
     for (size_t i = 0; i < runs; i++) bench_product(kernels, &gemm, rows, scratch);
     const double seconds = bench_wall_seconds() - start;

@@ -37,15 +37,16 @@ static bool isa_is_supported(const char *name) {
 const bench_row *bench_row_at(size_t i) {
     static bench_row rows[ROWS];
     if (rows[0].isa == NULL) {
-#define ROW(isa, f32)                                                                                                  \
+#define ROW(isa, f32, gemm)                                                                                            \
     rows[ROW_##isa] = (bench_row){#isa,                                                                                \
                                   f32,                                                                                 \
+                                  gemm,                                                                                \
                                   isa_is_supported(#isa),                                                              \
                                   bench_multiply_add_##isa,                                                            \
                                   bench_multiply_add_flops_##isa,                                                      \
                                   bench_read_##isa};
-#define MHA_KERNEL_ROW(isa, features)     ROW(isa, &mha_kernels_f32_##isa)
-#define MHA_BF16_ROW(isa, features, pays) ROW(isa, NULL)
+#define MHA_KERNEL_ROW(isa, features)     ROW(isa, &mha_kernels_f32_##isa, &mha_kernels_f32_##isa.gemm)
+#define MHA_BF16_ROW(isa, features, pays) ROW(isa, NULL, &mha_kernels_bf16_##isa.gemm)
 #include "kernels.inc"
     }
     return &rows[i];
@@ -87,12 +88,12 @@ void bench_add(const bench_case *c, const char *name_format, ...) {
 static void add_f32(const bench_row *row) {
     bench_add_exp(row);
     bench_add_block(row);
-    for (mha_dtype dtype = MHA_F32; dtype <= MHA_BF16; dtype++) bench_add_gemm(row, dtype);
 }
 
 static void add_any_dtype(const bench_row *row) {
     for (mha_dtype dtype = MHA_F32; dtype <= MHA_BF16; dtype++) {
         if (row->kernels == NULL && dtype != MHA_BF16) continue;
+        bench_add_gemm(row, dtype);
         bench_add_attention(row, dtype);
         bench_add_layer(row, dtype);
     }
