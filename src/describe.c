@@ -45,15 +45,10 @@ static const char *mask_cost(const mha_plan *plan) {
     return mha_mask_is_shared(plan) ? "boolean, read once a tile" : "boolean, read score by score";
 }
 
-mha_status mha_attention_describe(const mha_context *context, const mha_attention_args *args, size_t n_workers,
-                                  char *text, size_t text_bytes) {
-    mha_plan plan;
-    const mha_message message = {text, text_bytes};
-    TRY(mha_plan_read(&plan, context, args, message));
-    TRY(mha_plan_cut(&plan, n_workers, message));
-    const mha_score_tensor *scores = &plan.args.scores;
+mha_status mha_plan_describe(const mha_plan *plan, mha_message message) {
+    const mha_score_tensor *scores = &plan->args.scores;
     char conversions[64];
-    list_conversions(&plan.args, conversions);
+    list_conversions(&plan->args, conversions);
     return mha_say(message, MHA_OK,
                    "kernels: %s %s, %s path, exp %s\n"
                    "tiles: %d rows, blocks of %d keys\n"
@@ -65,10 +60,19 @@ mha_status mha_attention_describe(const mha_context *context, const mha_attentio
                    "splits: at most %lld of the keys\n"
                    "tasks: %lld\n"
                    "workspace: %zu bytes, %zu a worker\n",
-                   is_bf16(&plan) ? plan.bf16->isa : plan.kernels->isa, is_bf16(&plan) ? "bf16" : "f32",
-                   path_name(&plan), plan.exp == 0 ? "sleef" : "fused", plan.path->max_rows, plan.path->block_keys,
-                   conversions, plan.args.softcap == 0 ? "none" : "a pass over the scores, tanh by SLEEF",
-                   mask_cost(&plan), scores->data == NULL ? "none" : "every block computed and copied, no splits",
-                   (long long)plan.chunks, (long long)plan.chunk_rows, (long long)plan.splits, (long long)plan.tasks,
-                   plan.workspace_bytes, plan.worker_bytes);
+                   is_bf16(plan) ? plan->bf16->isa : plan->kernels->isa, is_bf16(plan) ? "bf16" : "f32",
+                   path_name(plan), plan->exp == 0 ? "sleef" : "fused", plan->path->max_rows, plan->path->block_keys,
+                   conversions, plan->args.softcap == 0 ? "none" : "a pass over the scores, tanh by SLEEF",
+                   mask_cost(plan), scores->data == NULL ? "none" : "every block computed and copied, no splits",
+                   (long long)plan->chunks, (long long)plan->chunk_rows, (long long)plan->splits,
+                   (long long)plan->tasks, plan->workspace_bytes, plan->worker_bytes);
+}
+
+mha_status mha_attention_describe(const mha_context *context, const mha_attention_args *args, size_t n_workers,
+                                  char *text, size_t text_bytes) {
+    mha_plan plan;
+    const mha_message message = {text, text_bytes};
+    TRY(mha_plan_read(&plan, context, args, message));
+    TRY(mha_plan_cut(&plan, n_workers, message));
+    return mha_plan_describe(&plan, message);
 }

@@ -13,6 +13,7 @@
 #include "projection.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 
 typedef struct layer_call {
     mha_layer_args args;
@@ -253,4 +254,25 @@ mha_status mha_layer_workspace_size(const mha_layer *layer, const mha_layer_args
     TRY(lay_out(&call, layer, n_workers, NULL, (mha_message){0}));
     *workspace_bytes = call.workspace_bytes;
     return MHA_OK;
+}
+
+static void describe_projection(const mha_layer *layer, const layer_call *call, int which, char text[64]) {
+    const mha_choice *choice = &layer->context->choice;
+    const mha_projection *p = &call->projection[which];
+    if (choice->bf16 == NULL || p->kernels != &choice->bf16->gemm) snprintf(text, 64, "%s f32", choice->kernels->isa);
+    else snprintf(text, 64, "%s bf16, inputs in %d parts", choice->isa, p->gemm.x_parts);
+}
+
+mha_status mha_layer_describe(const mha_layer *layer, const mha_layer_args *args, size_t n_workers, char *text,
+                              size_t text_bytes) {
+    layer_call call;
+    char projections[MHA_WEIGHTS][64], attention[1024];
+    const mha_message message = {text, text_bytes};
+    TRY(mha_check_n_workers(n_workers, message));
+    TRY(read_args(&call, layer, args, message));
+    TRY(lay_out(&call, layer, n_workers, NULL, message));
+    for (int i = 0; i < MHA_WEIGHTS; i++) describe_projection(layer, &call, i, projections[i]);
+    TRY(mha_plan_describe(&call.plan, (mha_message){attention, sizeof attention}));
+    return mha_say(message, MHA_OK, "wq: %s\nwk: %s\nwv: %s\nwo: %s\n%s", projections[MHA_WQ], projections[MHA_WK],
+                   projections[MHA_WV], projections[MHA_WO], attention);
 }

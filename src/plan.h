@@ -60,6 +60,9 @@ mha_softmax mha_softmax_of(const mha_attention_args *args);
 /* Cuts the work for n_workers; args are valid. */
 mha_status mha_plan_cut(mha_plan *plan, size_t n_workers, mha_message message);
 
+/* Writes what the plan does, in lines, and returns MHA_OK (describe.c). */
+mha_status mha_plan_describe(const mha_plan *plan, mha_message message);
+
 /* Checks where the operands and the workspace lie (check.c). */
 mha_status mha_plan_check_memory(const mha_plan *plan, const void *workspace, mha_message message);
 

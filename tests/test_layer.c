@@ -34,6 +34,28 @@ static naive_bf16 bf16_of(const char *isa, mha_precision precision, const mha_la
                         .rounds = rounds};
 }
 
+/* What mha_layer_describe says of each projection: which kernels, and of how many parts its inputs are. */
+static void check_description(const char *isa, mha_precision precision, const layer_problem *p,
+                              const mha_layer *layer) {
+    const char *const names[] = {"wq", "wk", "wv", "wo"};
+    const mha_linear *const linears[] = {&p->naive_desc.wq, &p->naive_desc.wk, &p->naive_desc.wv, &p->naive_desc.wo};
+    const mha_dtype kv = p->args.kv_len == -1 ? p->args.q.dtype : p->args.kv.dtype;
+    const mha_dtype inputs[] = {p->args.q.dtype, kv, kv, p->args.q.dtype};
+    char text[2048], line[64];
+    assert_int_equal(MHA_OK, mha_layer_describe(layer, &p->args, 2, text, sizeof text));
+    for (int i = 0; i < 4; i++) {
+        const bool rounds = precision == MHA_PRECISION_MEDIUM;
+        const int parts = rounds || inputs[i] == MHA_BF16 ? 1 : inputs[i] == MHA_F16 ? 2 : 3;
+        const bool bf16 = isa_has_bf16(isa) && (rounds || linears[i]->dtype == MHA_BF16);
+        snprintf(line, sizeof line, " bf16, inputs in %d parts\n", parts);
+        const char *name = strstr(text, names[i]), *wanted = bf16 ? line : " f32\n";
+        const char *end = name != NULL ? strstr(name, wanted) : NULL;
+        if (end == NULL || memchr(name, '\n', (size_t)(end - name)) != NULL || (bf16 && strstr(name, isa) == NULL))
+            fail_msg("isa %s: description \"%s\", wanted of %s %s", isa, text, names[i], wanted);
+    }
+    assert_non_null(strstr(text, "\nkernels: "));
+}
+
 /* An owning layer needs the caller's weights no more; a borrowing one only reads the packed memory. */
 static void check_layer(const char *isa, mha_exp exp, mha_precision precision, guard_side side, const layer_spec *s) {
     mha_context *context = isa_context_of(isa, exp, precision);
@@ -55,6 +77,7 @@ static void check_layer(const char *isa, mha_exp exp, mha_precision precision, g
         guard_free(&p.bias[i]);
     }
     check_run(isa, &p, owner, &wanted);
+    check_description(isa, precision, &p, owner);
     mha_layer_destroy(owner);
     if (mha_layer_borrow(context, packed.data, bytes, &borrower, message, sizeof message) != MHA_OK)
         fail_msg("isa %s: %s; %s", isa, message, s->what);

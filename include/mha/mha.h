@@ -86,7 +86,7 @@ typedef enum mha_exp {
 } mha_exp;
 
 /* How exactly products of operands that are no bf16 are computed, named as PyTorch's float32 matmul precision.  Where
- * the CPU multiplies bf16 no faster, the more exact one runs; mha_attention_describe says what does. */
+ * the CPU multiplies bf16 no faster, the more exact one runs; mha_attention_describe and mha_layer_describe say what does. */
 typedef enum mha_precision {
     MHA_PRECISION_HIGHEST = 0, /* as f32 computes them */
     MHA_PRECISION_HIGH = 1,    /* of f32 operands 16 bits count, or more */
@@ -375,6 +375,10 @@ MHA_API void mha_layer_args_init(mha_layer_args *args, size_t struct_size);
 /* As for attention; this workspace grows with batch * (q_len + kv_len), for the projected Q, K, V and the heads. */
 MHA_API mha_status mha_layer_workspace_size(const mha_layer *layer, const mha_layer_args *args, size_t n_workers,
                                             size_t *workspace_bytes);
+
+/* As mha_attention_describe, after a line for each projection. */
+MHA_API mha_status mha_layer_describe(const mha_layer *layer, const mha_layer_args *args, size_t n_workers, char *text,
+                                      size_t text_bytes);
 
 /* Computes `out` and, where asked for, scores and the cache; as mha_attention: a workspace apart from all operands, no
  * allocation, results that do not depend on the executor. */
