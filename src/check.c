@@ -240,10 +240,19 @@ void mha_attention_args_init(mha_attention_args *args, size_t struct_size) {
     mha_init_struct(args, struct_size, &default_args, sizeof default_args);
 }
 
-/* Whether products of bf16 are as exact as the context wants. */
-static bool bf16_suffices(const mha_attention_args *args, mha_precision precision) {
-    if (precision == MHA_PRECISION_MEDIUM) return true;
-    return args->q.dtype == MHA_BF16 && args->k.dtype == MHA_BF16 && args->v.dtype == MHA_BF16;
+/* In how many parts of bf16 operands are as exact as the context wants. */
+static int parts_of(const mha_attention_args *args, mha_precision precision) {
+    const mha_dtype dtypes[] = {args->q.dtype, args->k.dtype, args->v.dtype};
+    int parts = 1;
+    for (int i = 0; i < 3; i++) parts = (int)mha_max(parts, mha_bf16_parts(dtypes[i]));
+    return precision == MHA_PRECISION_MEDIUM ? 1 : precision == MHA_PRECISION_HIGH ? (int)mha_min(2, parts) : parts;
+}
+
+/* The path for operands in so many parts, or NULL. */
+static const mha_path *bf16_path(const mha_bf16_kernels *kernels, int parts) {
+    if (kernels == NULL || parts > 2) return NULL;
+    const mha_path *path = parts == 1 ? &kernels->tile : &kernels->split;
+    return path->max_rows > 0 ? path : NULL;
 }
 
 mha_status mha_plan_read(mha_plan *plan, const mha_context *context, const mha_attention_args *args,
@@ -256,6 +265,8 @@ mha_status mha_plan_read(mha_plan *plan, const mha_context *context, const mha_a
     TRY(check_dtypes(&plan->args, message));
     TRY(check_sizes(&plan->args, message));
     TRY(read_cache(plan, message));
-    plan->bf16 = bf16_suffices(&plan->args, context->precision) ? context->choice.bf16 : NULL;
+    plan->isa = context->choice.isa;
+    plan->parts = parts_of(&plan->args, context->precision);
+    plan->bf16 = bf16_path(context->choice.bf16, plan->parts);
     return check_options(plan, message);
 }

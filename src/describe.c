@@ -13,7 +13,12 @@ mha_status mha_attention_workspace_size(const mha_context *context, const mha_at
     return MHA_OK;
 }
 
-static bool is_bf16(const mha_plan *plan) { return plan->bf16 != NULL && plan->path == &plan->bf16->tile; }
+static bool is_bf16(const mha_plan *plan) { return plan->bf16 != NULL && plan->path == plan->bf16; }
+
+static const char *multiplied(const mha_plan *plan) {
+    if (!is_bf16(plan)) return "f32";
+    return plan->parts == 1 ? "bf16" : "bf16 in 2 parts";
+}
 
 static const char *path_name(const mha_plan *plan) {
     if (plan->path == &plan->kernels->decode) return "decode";
@@ -60,10 +65,10 @@ mha_status mha_plan_describe(const mha_plan *plan, mha_message message) {
                    "splits: at most %lld of the keys\n"
                    "tasks: %lld\n"
                    "workspace: %zu bytes, %zu a worker\n",
-                   is_bf16(plan) ? plan->bf16->isa : plan->kernels->isa, is_bf16(plan) ? "bf16" : "f32",
-                   path_name(plan), plan->exp == 0 ? "sleef" : "fused", plan->path->max_rows, plan->path->block_keys,
-                   conversions, plan->args.softcap == 0 ? "none" : "a pass over the scores, tanh by SLEEF",
-                   mask_cost(plan), scores->data == NULL ? "none" : "every block computed and copied, no splits",
+                   is_bf16(plan) ? plan->isa : plan->kernels->isa, multiplied(plan), path_name(plan),
+                   plan->exp == 0 ? "sleef" : "fused", plan->path->max_rows, plan->path->block_keys, conversions,
+                   plan->args.softcap == 0 ? "none" : "a pass over the scores, tanh by SLEEF", mask_cost(plan),
+                   scores->data == NULL ? "none" : "every block computed and copied, no splits",
                    (long long)plan->chunks, (long long)plan->chunk_rows, (long long)plan->splits,
                    (long long)plan->tasks, plan->workspace_bytes, plan->worker_bytes);
 }

@@ -188,6 +188,7 @@ typedef struct mha_kernels {
 typedef struct mha_bf16_kernels {
     const char *isa;
     mha_path tile;
+    mha_path split; /* in two parts: operands to 16 bits, or an f16 whole.  max_rows 0: it would not pay */
     mha_gemm_kernels gemm;
 } mha_bf16_kernels;
 

@@ -128,7 +128,7 @@ mha_status mha_plan_cut(mha_plan *plan, size_t n_workers, mha_message message) {
     plan->group = args->kv_heads > 0 ? args->q_heads / args->kv_heads : 0;
     plan->rows = args->q_len * plan->group;
     if (args->q_len <= DECODE_MAX_Q_LEN) plan->path = &plan->kernels->decode;
-    else plan->path = plan->bf16 != NULL ? &plan->bf16->tile : &plan->kernels->tile;
+    else plan->path = plan->bf16 != NULL ? plan->bf16 : &plan->kernels->tile;
     plan->level = mha_level_of(operand_bytes(args));
     plan->splits = most_splits(plan);
     cut_chunks(plan, n_workers);

@@ -15,7 +15,9 @@ typedef struct mha_plan {
     mha_tensor new_k, new_v;
     int64_t new_len;
     const mha_kernels *kernels;
-    const mha_bf16_kernels *bf16; /* whose tiles take the call, if tiles do; NULL: those of kernels */
+    const char *isa;      /* of the context */
+    int parts;            /* of bf16 that operands are multiplied in, if they are */
+    const mha_path *bf16; /* takes the call, if tiles do; NULL: those of kernels */
     const mha_path *path;
     int exp;
     mha_softmax softmax;

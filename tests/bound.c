@@ -6,10 +6,12 @@ double bound_roundings(bound_kind kind, double n) {
     return kind == BOUND_WORST ? n * BOUND_U / (1 - n * BOUND_U) : sqrt(n) * BOUND_U;
 }
 
-/* g(n) of a sum of products */
-static double products(bound_kind kind, bool bf16, double n) { return bound_roundings(kind, n) * (bf16 ? 2 : 1); }
+/* g(n) of a sum of products; of two parts there are three */
+static double products(bound_kind kind, int bf16, double n) {
+    return bound_roundings(kind, bf16 == 2 ? 3 * n : n) * (bf16 > 0 ? 2 : 1);
+}
 
-double bound_raw(bound_kind kind, bool bf16, int64_t head_dim, double scale, double condition, double magnitude) {
+double bound_raw(bound_kind kind, int bf16, int64_t head_dim, double scale, double condition, double magnitude) {
     return products(kind, bf16, (double)head_dim + 6) * condition + BOUND_TINY * (1 + fabs(scale) * magnitude);
 }
 
@@ -17,9 +19,9 @@ double bound_softcap(double softcap, double capped) { return 4 * BOUND_U * fabs(
 
 double bound_bias(double score, double bias) { return score == bias ? 0 : 2 * BOUND_U * (fabs(score) + fabs(bias)); }
 
-double bound_exponent(bound_kind kind, bool bf16, int64_t keys, double distance) {
+double bound_exponent(bound_kind kind, int bf16, int64_t keys, double distance) {
     const double exponentials = 1 + ceil((double)keys / 32);
-    const double rounding = bf16 ? 0x1p-8 : 0;
+    const double rounding = bf16 == 1 ? 0x1p-8 : bf16 == 2 ? 0x1.8p-18 : 0;
     return rounding + 2 * BOUND_U * distance +
            2.2 * BOUND_U * (kind == BOUND_WORST ? exponentials : sqrt(exponentials));
 }
@@ -52,6 +54,6 @@ double bound_weight(const bound_row *row, double w, double p) {
     return (w + p * row->W) / (1 - row->W) + (accumulation(row) + 4 * BOUND_U) * p + BOUND_TINY;
 }
 
-double bound_linear(bound_kind kind, bool bf16, int64_t in, double condition) {
+double bound_linear(bound_kind kind, int bf16, int64_t in, double condition) {
     return products(kind, bf16, (double)in + 2) * condition + BOUND_TINY * (double)in;
 }

@@ -25,7 +25,8 @@
  * TYPICAL, each 1.1 ULP = 2.2u.  When W > 1/2 (scores so large that their rounding decides), out is only bound to lie
  * among the values: 2 max_j |v_jd|; such rows have no TYPICAL bound, which is then infinite.
  *
- * Kernels that multiply bf16 round the operands that are none (q, k and v then bring that along) and the weights: 2^-8
+ * Kernels that multiply bf16 (bf16: in so many parts, 0: they do not) round operands that are none (q, k and v then bring
+ * that along) and the weights: 2^-8, in two parts 1.5 * 2^-18, which counts the product of the second parts that is left out,
  * adds to x_j.  Arm's BFDOT rounds a sum of two products to odd, not to nearest: u is 2^-23 in the g of products (x86
  * rounds to nearest and stays within half of that).
  *
@@ -46,7 +47,7 @@ typedef enum bound_kind { BOUND_WORST, BOUND_TYPICAL, BOUND_KINDS } bound_kind;
 double bound_roundings(bound_kind kind, double n);
 
 /* draw_j without what q and k bring along; magnitude = sum_d (1 + |q_d| + |k_jd|) */
-double bound_raw(bound_kind kind, bool bf16, int64_t head_dim, double scale, double condition, double magnitude);
+double bound_raw(bound_kind kind, int bf16, int64_t head_dim, double scale, double condition, double magnitude);
 
 /* dcap_j - draw_j for a softcap, of which `capped` is the outcome */
 double bound_softcap(double softcap, double capped);
@@ -55,11 +56,11 @@ double bound_softcap(double softcap, double capped);
 double bound_bias(double score, double bias);
 
 /* x_j - dscore_j */
-double bound_exponent(bound_kind kind, bool bf16, int64_t keys, double distance);
+double bound_exponent(bound_kind kind, int bf16, int64_t keys, double distance);
 
 typedef struct bound_row {
     bound_kind kind;
-    bool bf16;
+    int bf16;
     int64_t keys; /* L */
     double W, max_x;
 } bound_row;
@@ -69,6 +70,6 @@ double bound_lse(const bound_row *row, double max, double lse);
 double bound_weight(const bound_row *row, double w, double p);
 
 /* Without what x brings along. */
-double bound_linear(bound_kind kind, bool bf16, int64_t in, double condition);
+double bound_linear(bound_kind kind, int bf16, int64_t in, double condition);
 
 #endif

@@ -111,8 +111,9 @@ void check_case(const char *isa, const spec *given) {
     const spec s = spec_for(isa, given);
     for (int side = 0; side < GUARD_SIDES; side++) problem_make(&sides[side], &s, (guard_side)side);
     const mha_attention_args *args = &sides[0].args;
-    const bool bf16 = isa_multiplies_bf16(isa, args->q.dtype, args->k.dtype, args->v.dtype, args->q_len);
-    naive_result wanted = naive_attention(args, bf16);
+    const int parts =
+        isa_bf16_parts(isa, MHA_PRECISION_HIGHEST, args->q.dtype, args->k.dtype, args->v.dtype, args->q_len);
+    naive_result wanted = naive_attention(args, parts);
     check_exp(isa, sides, &wanted, MHA_EXP_SLEEF);
     check_exp(isa, sides, &wanted, MHA_EXP_FUSED);
     naive_result_free(&wanted);

@@ -1,4 +1,5 @@
 #include "isas.h"
+#include "kernel.h"
 #include "rng.h"
 #include "test.h"
 
@@ -79,8 +80,21 @@ bool isa_has_bf16(const char *isa) {
     return false;
 }
 
-bool isa_multiplies_bf16(const char *isa, mha_dtype q, mha_dtype k, mha_dtype v, int64_t q_len) {
-    return isa_has_bf16(isa) && q == MHA_BF16 && k == MHA_BF16 && v == MHA_BF16 && q_len > 4;
+/* Whether two parts pay. */
+static bool isa_splits(const char *isa) {
+#define MHA_BF16_ROW(name, features, pays)                                                                             \
+    if (strcmp(isa, #name) == 0) return mha_kernels_bf16_##name.split.max_rows > 0;
+#include "kernels.inc"
+    return false;
+}
+
+int isa_bf16_parts(const char *isa, mha_precision precision, mha_dtype q, mha_dtype k, mha_dtype v, int64_t q_len) {
+    const mha_dtype dtypes[] = {q, k, v};
+    bool f16 = false, f32 = false;
+    for (size_t i = 0; i < COUNT(dtypes); i++) f16 |= dtypes[i] == MHA_F16, f32 |= dtypes[i] == MHA_F32;
+    if (!isa_has_bf16(isa) || q_len <= 4) return 0;
+    if (precision == MHA_PRECISION_MEDIUM || (!f16 && !f32)) return 1;
+    return isa_splits(isa) && (!f32 || precision == MHA_PRECISION_HIGH) ? 2 : 0;
 }
 
 mha_context *isa_context(const char *isa, mha_exp exp) { return isa_context_of(isa, exp, MHA_PRECISION_HIGHEST); }

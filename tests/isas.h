@@ -20,8 +20,8 @@ int isa_tests_run(const isa_test *tests, size_t n);
 /* Whether this instruction set is a row of kernels.inc that multiplies bf16. */
 bool isa_has_bf16(const char *isa);
 
-/* Whether attention of these multiplies bf16 on it. */
-bool isa_multiplies_bf16(const char *isa, mha_dtype q, mha_dtype k, mha_dtype v, int64_t q_len);
+/* In how many parts of bf16 attention of these is multiplied on it; 0: in f32. */
+int isa_bf16_parts(const char *isa, mha_precision precision, mha_dtype q, mha_dtype k, mha_dtype v, int64_t q_len);
 
 /* A context that was made for this instruction set, or the test fails. */
 mha_context *isa_context(const char *isa, mha_exp exp);

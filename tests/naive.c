@@ -58,7 +58,7 @@ bool naive_visible(const mha_attention_args *args, int64_t b, int64_t h, int64_t
 /* One query and all that is known of its scores; arrays of kv_len. */
 typedef struct row {
     int64_t b, h, i, index; /* index: of the row in [batch][q_heads][q_len] */
-    bool bf16;              /* is multiplied */
+    int bf16;               /* is multiplied, in so many parts */
     double scale;
     double *raw, *capped, *score, *p;
     double *draw[BOUND_KINDS], *dcap[BOUND_KINDS], *dscore[BOUND_KINDS];
@@ -207,7 +207,7 @@ static void overflow(naive_array *a) {
     }
 }
 
-naive_result naive_attention_of(const mha_attention_args *given, bool bf16, const naive_array *q, const naive_array *k,
+naive_result naive_attention_of(const mha_attention_args *given, int bf16, const naive_array *q, const naive_array *k,
                                 const naive_array *v) {
     mha_attention_args args = *given;
     if (args.v_head_dim == 0) args.v_head_dim = args.head_dim;
@@ -241,22 +241,29 @@ naive_result naive_attention_of(const mha_attention_args *given, bool bf16, cons
     return result;
 }
 
-/* An operand, and if it is rounded to bf16, what that takes. */
-static naive_array gather_operand(const mha_tensor *tensor, bool bf16, int64_t batch, int64_t heads, int64_t tokens,
+/* What an operand loses: by rounding; or of two parts, by what they leave and by the product of the second ones. */
+static double operand_loss(double x, mha_dtype dtype, int bf16) {
+    if (bf16 == 0 || dtype == MHA_BF16) return 0;
+    if (bf16 == 1) return half_rounding(x, MHA_BF16);
+    return fabs(x) * (dtype == MHA_F16 ? 0x1p-19 : 0x1.8p-18);
+}
+
+/* An operand, and if it is not multiplied as it is, what that takes. */
+static naive_array gather_operand(const mha_tensor *tensor, int bf16, int64_t batch, int64_t heads, int64_t tokens,
                                   int64_t dim) {
     naive_array dense = naive_gather(tensor, batch, heads, tokens, dim);
-    if (!bf16) return dense;
+    if (bf16 == 0) return dense;
     naive_array rounded = naive_array_make(dense.n, true);
     for (int64_t i = 0; i < dense.n; i++) {
         rounded.x[i] = dense.x[i];
-        for (int kind = 0; kind < BOUND_KINDS && tensor->dtype != MHA_BF16; kind++)
-            rounded.bound[kind][i] = half_rounding(dense.x[i], MHA_BF16);
+        for (int kind = 0; kind < BOUND_KINDS; kind++)
+            rounded.bound[kind][i] = operand_loss(dense.x[i], tensor->dtype, bf16);
     }
     naive_array_free(&dense);
     return rounded;
 }
 
-naive_result naive_attention(const mha_attention_args *args, bool bf16) {
+naive_result naive_attention(const mha_attention_args *args, int bf16) {
     const int64_t v_dim = args->v_head_dim == 0 ? args->head_dim : args->v_head_dim;
     naive_array q = gather_operand(&args->q, bf16, args->batch, args->q_heads, args->q_len, args->head_dim);
     naive_array k = gather_operand(&args->k, bf16, args->batch, args->kv_heads, args->kv_len, args->head_dim);

@@ -33,11 +33,11 @@ void naive_result_free(naive_result *result);
 /* The dense copy of [batch, heads, tokens, dim]. */
 naive_array naive_gather(const mha_tensor *tensor, int64_t batch, int64_t heads, int64_t tokens, int64_t dim);
 
-/* bf16: the implementation multiplies bf16; the result is the same, but for how far off it may be. */
-naive_result naive_attention(const mha_attention_args *args, bool bf16);
+/* bf16: the implementation multiplies bf16, in so many parts (0: not); the result is the same, but for how far off it may be. */
+naive_result naive_attention(const mha_attention_args *args, int bf16);
 
 /* The same for operands that are already dense and may bring errors along; args->q, k and v are not read. */
-naive_result naive_attention_of(const mha_attention_args *args, bool bf16, const naive_array *q, const naive_array *k,
+naive_result naive_attention_of(const mha_attention_args *args, int bf16, const naive_array *q, const naive_array *k,
                                 const naive_array *v);
 
 /* Whether key j is visible to query i: false where it is excluded.  *bias: what is added to its score. */

@@ -86,7 +86,9 @@ static naive_array project(const mha_activation *x, int64_t batch, int64_t token
     naive_array dense = gather_activation(x, batch, tokens, in);
     naive_array y = naive_linear(&dense, x->dtype, batch * tokens, in, heads * dim, linear, bf16);
     round_to(&y, x->dtype);
-    if (bf16.attention && bf16.rounds) round_to(&y, MHA_BF16);
+    if (bf16.attention > 0 && bf16.rounds) round_to(&y, MHA_BF16);
+    for (int64_t i = 0; bf16.attention == 2 && i < y.n; i++)
+        for (int kind = 0; kind < BOUND_KINDS; kind++) y.bound[kind][i] += fabs(y.x[i]) * 0x1.8p-18;
     naive_array split = swap(&y, tokens, heads, dim);
     naive_array_free(&dense);
     naive_array_free(&y);

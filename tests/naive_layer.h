@@ -6,7 +6,8 @@
 
 /* Where bf16 is multiplied: in attention, by weights that are bf16; rounds: by all weights, and all operands are rounded. */
 typedef struct naive_bf16 {
-    bool attention, weights, rounds;
+    int attention; /* in so many parts */
+    bool weights, rounds;
 } naive_bf16;
 
 typedef struct naive_layer_result {

@@ -28,8 +28,7 @@ static void check_run(const char *isa, layer_problem *p, const mha_layer *layer,
 static naive_bf16 bf16_of(const char *isa, mha_precision precision, const mha_layer_args *args) {
     const mha_dtype kv = args->kv_len == -1 ? args->q.dtype : args->kv.dtype;
     const bool rounds = isa_has_bf16(isa) && precision == MHA_PRECISION_MEDIUM;
-    return (naive_bf16){.attention =
-                            rounds ? args->q_len > 4 : isa_multiplies_bf16(isa, args->q.dtype, kv, kv, args->q_len),
+    return (naive_bf16){.attention = isa_bf16_parts(isa, precision, args->q.dtype, kv, kv, args->q_len),
                         .weights = isa_has_bf16(isa),
                         .rounds = rounds};
 }

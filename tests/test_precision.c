@@ -23,36 +23,36 @@ static const float scales[] = {0.3f, -0.3f, 0x1p-70f};
 static const struct {
     mha_dtype q, k, v;
     int64_t q_len;
-    const float *scale;  /* NULL: the default */
-    mha_precision least; /* of those that multiply bf16: HIGHEST is the most exact, FEWEST none */
+    const float *scale; /* NULL: the default */
+    int parts[3];       /* of bf16, by precision; 0: f32.  Two only where they pay, otherwise f32 */
 } cases[] = {
-#define FEWEST ((mha_precision)3)
-    {MHA_BF16, MHA_BF16, MHA_BF16, 5, NULL, MHA_PRECISION_HIGHEST},
-    {MHA_BF16, MHA_BF16, MHA_BF16, 70, &scales[0], MHA_PRECISION_HIGHEST},
-    {MHA_BF16, MHA_BF16, MHA_BF16, 9, &scales[1], MHA_PRECISION_HIGHEST},
-    {MHA_F32, MHA_F32, MHA_F32, 5, NULL, MHA_PRECISION_MEDIUM},
-    {MHA_F32, MHA_F32, MHA_F32, 33, &scales[1], MHA_PRECISION_MEDIUM},
-    {MHA_F16, MHA_F16, MHA_F16, 40, NULL, MHA_PRECISION_MEDIUM},
-    {MHA_F32, MHA_BF16, MHA_BF16, 7, NULL, MHA_PRECISION_MEDIUM},
-    {MHA_BF16, MHA_F16, MHA_BF16, 7, NULL, MHA_PRECISION_MEDIUM},
-    {MHA_BF16, MHA_BF16, MHA_F32, 7, NULL, MHA_PRECISION_MEDIUM},
-    {MHA_BF16, MHA_BF16, MHA_BF16, 4, NULL, FEWEST}, /* decode */
-    {MHA_F32, MHA_F32, MHA_F32, 1, NULL, FEWEST},
-    {MHA_BF16, MHA_BF16, MHA_BF16, 9, &scales[2], FEWEST}, /* a factor goes into Q */
+    {MHA_BF16, MHA_BF16, MHA_BF16, 5, NULL, {1, 1, 1}},
+    {MHA_BF16, MHA_BF16, MHA_BF16, 70, &scales[0], {1, 1, 1}},
+    {MHA_BF16, MHA_BF16, MHA_BF16, 9, &scales[1], {1, 1, 1}},
+    {MHA_F32, MHA_F32, MHA_F32, 5, NULL, {0, 2, 1}},
+    {MHA_F32, MHA_F32, MHA_F32, 33, &scales[1], {0, 2, 1}},
+    {MHA_F16, MHA_F16, MHA_F16, 40, NULL, {2, 2, 1}},
+    {MHA_F32, MHA_BF16, MHA_BF16, 7, NULL, {0, 2, 1}},
+    {MHA_BF16, MHA_F16, MHA_BF16, 7, NULL, {2, 2, 1}},
+    {MHA_BF16, MHA_BF16, MHA_F32, 7, NULL, {0, 2, 1}},
+    {MHA_BF16, MHA_BF16, MHA_BF16, 4, NULL, {0, 0, 0}}, /* decode */
+    {MHA_F32, MHA_F32, MHA_F32, 1, NULL, {0, 0, 0}},
+    {MHA_BF16, MHA_BF16, MHA_BF16, 9, &scales[2], {0, 0, 0}}, /* a factor goes into Q */
 };
 
-static void check(const char *isa, mha_precision precision, problem *p, bool bf16, const outputs *highest) {
+static void check(const char *isa, mha_precision precision, problem *p, int parts, const outputs *highest) {
+    static const char *const multiplied[] = {" f32, ", " bf16, tile path", " bf16 in 2 parts, tile path"};
     char who[64], text[1024];
     snprintf(who, sizeof who, "isa %s precision %s", isa, names[precision]);
     mha_context *context = context_of(isa, precision);
     assert_int_equal(MHA_OK, mha_attention_describe(context, &p->args, 1, text, sizeof text));
-    if ((strstr(text, " bf16, tile path") != NULL) != bf16)
-        fail_msg("%s: describe says \"%.40s\", wanted %s; case of q_len %d", who, text, bf16 ? "bf16" : "f32",
+    if (strstr(text, multiplied[parts]) == NULL)
+        fail_msg("%s: describe says \"%.60s\", wanted%s; case of q_len %d", who, text, multiplied[parts],
                  (int)p->spec.q_len);
-    naive_result wanted = naive_attention(&p->args, bf16);
+    naive_result wanted = naive_attention(&p->args, parts);
     outputs got = problem_run(p, context, NULL);
     check_outputs(who, p, &got, &wanted);
-    if (!bf16 && highest != NULL) check_same_outputs(who, p, &got, highest);
+    if (parts == 0 && highest != NULL) check_same_outputs(who, p, &got, highest);
     outputs_free(&got);
     naive_result_free(&wanted);
     mha_context_destroy(context);
@@ -76,11 +76,14 @@ static void precisions(const char *isa) {
                         .seed = i};
         problem p;
         problem_make(&p, &s, GUARD_END);
-        const bool always = isa_has_bf16(isa) && cases[i].least == MHA_PRECISION_HIGHEST;
+        const bool splits = isa_bf16_parts(isa, MHA_PRECISION_HIGHEST, MHA_F16, MHA_F16, MHA_F16, 5) == 2;
+        int parts[3];
+        for (int j = 0; j < 3; j++)
+            parts[j] = isa_has_bf16(isa) && (cases[i].parts[j] < 2 || splits) ? cases[i].parts[j] : 0;
         mha_context *context = context_of(isa, MHA_PRECISION_HIGHEST);
         outputs highest = problem_run(&p, context, NULL);
         for (mha_precision precision = MHA_PRECISION_HIGHEST; precision <= MHA_PRECISION_MEDIUM; precision++)
-            check(isa, precision, &p, isa_has_bf16(isa) && precision >= cases[i].least, always ? NULL : &highest);
+            check(isa, precision, &p, parts[precision], parts[0] > 0 ? NULL : &highest);
         outputs_free(&highest);
         mha_context_destroy(context);
         problem_free(&p);
@@ -94,7 +97,7 @@ static void bad_options(const char *isa) {
     mha_context_options_init(&options, sizeof options);
     assert_int_equal(MHA_PRECISION_HIGHEST, options.precision);
     options.isa = isa;
-    options.precision = FEWEST;
+    options.precision = (mha_precision)3;
     assert_int_equal(MHA_INVALID_ARGUMENT, mha_context_create(&options, &context, message, sizeof message));
     assert_non_null(strstr(message, "precision is 3"));
     options.precision = MHA_PRECISION_MEDIUM;

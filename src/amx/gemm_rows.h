@@ -14,7 +14,7 @@ V_INLINE void pack_x_rows(const void *x, mha_dtype dtype, int64_t stride, int64_
             for (int64_t row = 0; row < PANEL; row++) {
                 const int64_t left = row < rows ? elements - u * UNIT : 0;
                 const void *at = mha_element(x, row * stride + u * UNIT, dtype);
-                v_store(packed + row * TILE_FLOATS, left > 0 ? load_part(at, left, dtype, part) : v_zero());
+                v_store(packed + row * TILE_FLOATS, left > 0 ? load_part(at, left, dtype, part, 1) : v_zero());
             }
 }
 

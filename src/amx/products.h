@@ -4,7 +4,10 @@
  *     O [32 columns][lanes] += V^T [columns][keys]  P [keys / 2][lanes][2]
  *
  * Q and P lie as src/simd loads queries and leaves weights: pairs of rows, which is what B wants.  K is copied with head_dim
- * and keys rounded up to 32; V becomes [keys / 32][v_head_dim, rounded up][32].  What is beyond the last is zero. */
+ * and keys rounded up to 32; V becomes [keys / 32][v_head_dim, rounded up][32].  What is beyond the last is zero.
+ *
+ * Of operands in two parts, one array behind the other, three products are summed: the last, of what rounding left of
+ * both, is less than 2^-18 of the first. */
 #ifndef MHA_AMX_PRODUCTS_H
 #define MHA_AMX_PRODUCTS_H
 
@@ -18,29 +21,30 @@ static size_t K(packed_v_floats)(int32_t v_head_dim) {
     return (size_t)(BLOCK_KEYS / UNIT * round_up(v_head_dim, PANEL));
 }
 
-V_INLINE void copy_keys(const mha_kv_block *block, mha_dtype dtype, float *packed) {
+V_INLINE void copy_keys(const mha_kv_block *block, mha_dtype dtype, int part, float *packed) {
     const int64_t units = head_units(block), rows = round_up(block->keys, KEY_STEP);
     for (int64_t k = 0; k < rows; k++)
         for (int64_t u = 0; u < units; u += V_LANES) {
             const int64_t d = u * UNIT, left = k < block->keys ? block->head_dim - d : 0;
             const void *keys = mha_element(block->k, k * block->k_stride + d, dtype);
-            v_store(packed + k * units + u, left > 0 ? load_units(keys, left, dtype, 1) : v_zero());
+            v_store(packed + k * units + u, left > 0 ? load_part(keys, left, dtype, part, 1) : v_zero());
         }
 }
 
 static void K(pack_keys)(const mha_kv_block *block, float *packed) {
-    V_WITH_DTYPE(block->k_dtype, copy_keys(block, T, packed));
+    V_WITH_DTYPE(block->k_dtype, copy_keys(block, T, 0, packed));
 }
 
 /* 32 keys and 16 columns at a time: pairs of keys, transposed. */
-V_INLINE void transpose_values(const mha_kv_block *block, mha_dtype dtype, float *packed) {
+V_INLINE void transpose_values(const mha_kv_block *block, mha_dtype dtype, int part, float *packed) {
     const int64_t dim = round_up(block->v_head_dim, PANEL);
     for (int64_t k = 0; k < block->keys; k += KEY_STEP)
         for (int64_t d = 0; d < dim; d += V_LANES) {
             vf r[V_LANES];
             V_UNROLL
             for (int i = 0; i < V_LANES; i++)
-                r[i] = v_pair(load_values(block, dtype, k + 2 * i, d), load_values(block, dtype, k + 2 * i + 1, d));
+                r[i] = v_pair(part_of(load_values(block, dtype, k + 2 * i, d), part),
+                              part_of(load_values(block, dtype, k + 2 * i + 1, d), part));
             v_transpose(r);
             V_UNROLL
             for (int i = 0; i < V_LANES; i++) v_store(packed + (k / KEY_STEP * dim + d + i) * TILE_FLOATS, r[i]);
@@ -48,13 +52,14 @@ V_INLINE void transpose_values(const mha_kv_block *block, mha_dtype dtype, float
 }
 
 static void K(pack_values)(const mha_kv_block *block, float *packed) {
-    V_WITH_DTYPE(block->v_dtype, transpose_values(block, T, packed));
+    V_WITH_DTYPE(block->v_dtype, transpose_values(block, T, 0, packed));
 }
 
-/* Two tiles of A, rows 0 to 15 and 16 to 31, of one step; the next step is `step` bytes further. */
+/* Two tiles of A, rows 0 to 15 and 16 to 31, of one step; the next step is `step` bytes further, the next part so many
+ * floats. */
 typedef struct tile_rows {
     const float *rows;
-    int64_t row_bytes, step;
+    int64_t row_bytes, step, part;
 } tile_rows;
 
 /* A step of A with zeros for what is not finite. */
@@ -66,29 +71,36 @@ static void copy_finite(const char *rows, int64_t row_bytes, float copy[PANEL * 
     tile_fence();
 }
 
-/* C [32][lanes] = A B over so many steps.  finite: what is not in A counts as zeros. */
-V_INLINE void multiply_tiles(tile_rows a, bool finite, const float *b, int vectors, int64_t steps, float *c) {
+V_INLINE void add_steps(const char *rows, const tile_rows *a, bool finite, const float *b, int vectors, int64_t steps) {
     _Alignas(TILE_BYTES) float copy[PANEL * TILE_FLOATS];
-    const char *rows = (const char *)a.rows;
-    sums_start();
-    for (int64_t i = 0; i < steps; i++, rows += a.step, b += TILE_FLOATS * vectors * TILE_FLOATS) {
-        if (finite) copy_finite(rows, a.row_bytes, copy);
+    for (int64_t i = 0; i < steps; i++, rows += a->step, b += TILE_FLOATS * vectors * TILE_FLOATS) {
+        if (finite) copy_finite(rows, a->row_bytes, copy);
         if (finite) sums_add(copy, TILE_BYTES, b, vectors);
-        else sums_add(rows, a.row_bytes, b, vectors);
+        else sums_add(rows, a->row_bytes, b, vectors);
     }
+}
+
+/* C [32][lanes] = A B over so many steps.  finite: what is not in A counts as zeros.  B's parts are b_part floats apart. */
+V_INLINE void multiply_tiles(tile_rows a, bool finite, const float *b, int64_t b_part, int vectors, int parts,
+                             int64_t steps, float *c) {
+    sums_start();
+    for (int i = 0; i < parts; i++)
+        for (int j = 0; i + j < parts; j++)
+            add_steps((const char *)(a.rows + i * a.part), &a, finite, b + j * b_part, vectors, steps);
     sums_store(c, vectors);
 }
 
-V_INLINE void multiply_keys(const mha_kv_block *block, const mha_tile *tile, int vectors, bool in_place, float *s,
-                            vf max[TILE_VECTORS]) {
+V_INLINE void multiply_keys(const mha_kv_block *block, const mha_tile *tile, int vectors, int parts, bool in_place,
+                            float *s, vf max[TILE_VECTORS]) {
     (void)in_place;
     enum { CHAINS = 4 }; /* of maxima, which take four cycles */
     const int lanes = vectors * V_LANES;
     const int64_t units = head_units(block);
     for (int32_t key = tile->begin / KEY_STEP * KEY_STEP; key < tile->end; key += KEY_STEP) {
         if (block->ahead != NULL) mha_ahead_step(block->ahead);
-        const tile_rows keys = {block->packed_k + key * units, units * (int64_t)sizeof(float), TILE_BYTES};
-        multiply_tiles(keys, false, tile->q, vectors, units / HEAD_STEP, s + key * lanes);
+        const tile_rows keys = {block->packed_k + key * units, units * (int64_t)sizeof(float), TILE_BYTES,
+                                BLOCK_KEYS * units};
+        multiply_tiles(keys, false, tile->q, units * lanes, vectors, parts, units / HEAD_STEP, s + key * lanes);
     }
     V_UNROLL
     for (int v = 0; v < vectors; v++) {
@@ -106,8 +118,8 @@ V_INLINE void multiply_keys(const mha_kv_block *block, const mha_tile *tile, int
 }
 
 /* As in src/simd/products.h: the block's products are summed apart. */
-V_INLINE void accumulate_values(const mha_kv_block *block, mha_tile *tile, int vectors, bool in_place, bool finite,
-                                const float *p, const vf alpha[TILE_VECTORS]) {
+V_INLINE void accumulate_values(const mha_kv_block *block, mha_tile *tile, int vectors, int parts, bool in_place,
+                                bool finite, const float *p, const vf alpha[TILE_VECTORS]) {
     (void)in_place;
     const int lanes = vectors * V_LANES;
     const int64_t dim = round_up(block->v_head_dim, PANEL), first = tile->begin / KEY_STEP;
@@ -115,8 +127,10 @@ V_INLINE void accumulate_values(const mha_kv_block *block, mha_tile *tile, int v
     for (int64_t d = 0; d < dim; d += PANEL) {
         _Alignas(TILE_BYTES) float sums[PANEL * TILE_VECTORS * V_LANES];
         if (block->ahead != NULL) mha_ahead_step(block->ahead);
-        const tile_rows values = {block->packed_v + (first * dim + d) * TILE_FLOATS, TILE_BYTES, dim * TILE_BYTES};
-        multiply_tiles(values, finite, p + first * KEY_STEP / UNIT * lanes, vectors, steps, sums);
+        const tile_rows values = {block->packed_v + (first * dim + d) * TILE_FLOATS, TILE_BYTES, dim * TILE_BYTES,
+                                  BLOCK_KEYS / UNIT * dim};
+        multiply_tiles(values, finite, p + first * KEY_STEP / UNIT * lanes, BLOCK_KEYS * lanes, vectors, parts, steps,
+                       sums);
         for (int i = 0; i < PANEL; i++) {
             V_UNROLL
             for (int v = 0; v < vectors; v++) {

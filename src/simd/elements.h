@@ -123,15 +123,20 @@ V_INLINE vf rest_of(vf x) {
     return v_blend(v_mask(v_equal(rest, rest)), v_zero(), rest);
 }
 
-/* A part of the elements: part 0 is the element rounded to bf16, the next one what that leaves, rounded.  An f16 is the
- * sum of two, an f32 of three. */
-V_INLINE vf load_part(const void *p, int64_t n, mha_dtype dtype, int part) {
-    if (part == 0) return load_units(p, n, dtype, 1);
+/* Part 0 of x is x; the next one, what rounding that to bf16 leaves.  An f16 is the sum of two that are rounded, an f32
+ * of three. */
+V_INLINE vf part_of(vf x, int part) {
+    for (int i = 0; i < part; i++) x = rest_of(x);
+    return x;
+}
+
+/* As load_units, of a part. */
+V_INLINE vf load_part(const void *p, int64_t n, mha_dtype dtype, int part, float factor) {
+    if (part == 0) return load_units(p, n, dtype, factor);
     uint16_t units[UNIT * V_LANES] = {0};
     for (int i = 0; i < UNIT * V_LANES && i < n; i += V_LANES) {
-        vf x = load_elements_n(mha_element(p, i, dtype), n - i, dtype);
-        for (int t = 0; t < part; t++) x = rest_of(x);
-        v_store_bf16(units + i, x);
+        const vf x = v_mul(load_elements_n(mha_element(p, i, dtype), n - i, dtype), v_set1(factor));
+        v_store_bf16(units + i, part_of(x, part));
     }
     return v_load_pairs(units);
 }

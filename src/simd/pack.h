@@ -16,7 +16,7 @@ enum {
 enum { ELEMENTS = -1, UNITS = 0 };
 
 /* Up to V_LANES columns of V_LANES rows (NULL: zeros) of so many elements, from unit or element `col` on, times the
- * factor (of later parts: 1): column col + i becomes r[i]. */
+ * factor: column col + i becomes r[i]. */
 V_INLINE void load_columns(const void *const rows[V_LANES], mha_dtype dtype, int part, int64_t col, int64_t elements,
                            float factor, vf r[V_LANES]) {
     const int64_t first = part == ELEMENTS ? col : col * UNIT, left = elements - first;
@@ -26,7 +26,7 @@ V_INLINE void load_columns(const void *const rows[V_LANES], mha_dtype dtype, int
         if (rows[i] == NULL) continue;
         const void *p = mha_element(rows[i], first, dtype);
         if (part == ELEMENTS) r[i] = v_mul(load_elements_n(p, left, dtype), v_set1(factor));
-        else r[i] = part == UNITS ? load_units(p, left, dtype, factor) : load_part(p, left, dtype, part);
+        else r[i] = load_part(p, left, dtype, part, factor);
     }
     v_transpose(r);
 }

@@ -49,8 +49,12 @@ V_INLINE void pad_scores(const mha_tile *tile, int vectors, float *s) {
     for (int32_t i = tile->end * lanes; i < end * lanes; i += V_LANES) v_store(s + i, v_set1(-INFINITY));
 }
 
-/* P = exp((S - max) scale), in units, in the place of S; updates max and sum; alpha is what the old sum and output shrink by. */
-V_INLINE void online_softmax(const mha_softmax *softmax, mha_tile *tile, int vectors, bool fused, float *s,
+/* Weights lie in the place of scores, in units; further parts of them behind the block's scores. */
+V_INLINE const float *weights_part(const float *s, int lanes, int part) { return s + part * BLOCK_KEYS * lanes; }
+
+/* P = exp((S - max) scale), in units, so many parts of it, in the place of S; updates max and sum; alpha is what the old
+ * sum and output shrink by. */
+V_INLINE void online_softmax(const mha_softmax *softmax, mha_tile *tile, int vectors, int parts, bool fused, float *s,
                              const vf block_max[TILE_VECTORS], vf alpha[TILE_VECTORS]) {
     const int lanes = vectors * V_LANES;
     vf reference[TILE_VECTORS], sum[TILE_VECTORS];
@@ -67,10 +71,20 @@ V_INLINE void online_softmax(const mha_softmax *softmax, mha_tile *tile, int vec
         V_UNROLL
         for (int v = 0; v < vectors; v++) {
             const float *at = s + k * lanes + v * V_LANES;
-            vf p = softmax_exp(v_sub(v_load(at), reference[v]), softmax, fused);
-            if (UNIT > 1) p = v_pair(p, softmax_exp(v_sub(v_load(at + lanes), reference[v]), softmax, fused));
-            v_store(s + k / UNIT * lanes + v * V_LANES, p);
-            sum[v] = UNIT > 1 ? v_dot(p, v_set_pairs(ONES), sum[v]) : v_add(sum[v], p); /* of what multiplies V */
+            float *to = s + k / UNIT * lanes + v * V_LANES;
+            const vf even = softmax_exp(v_sub(v_load(at), reference[v]), softmax, fused);
+            if (UNIT == 1) {
+                v_store(to, even);
+                sum[v] = v_add(sum[v], even);
+                continue;
+            }
+            const vf odd = softmax_exp(v_sub(v_load(at + lanes), reference[v]), softmax, fused);
+            V_UNROLL
+            for (int part = 0; part < parts; part++) {
+                const vf p = v_pair(part_of(even, part), part_of(odd, part));
+                v_store((float *)weights_part(to, lanes, part), p);
+                sum[v] = v_dot(p, v_set_pairs(ONES), sum[v]); /* of what multiplies V */
+            }
         }
     }
     V_UNROLL
