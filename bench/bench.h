@@ -22,6 +22,7 @@ typedef struct bench_row {
     const char *isa;
     const struct mha_kernels *kernels; /* NULL: it multiplies bf16 and nothing else */
     const struct mha_gemm_kernels *gemm;
+    bool splits;    /* multiplies f16 in two parts of bf16 */
     bool supported; /* by this CPU */
     float (*multiply_add)(size_t n, float a, float b);
     double multiply_add_flops; /* of each of the n */
@@ -65,6 +66,9 @@ void bench_add_block(const bench_row *row);
 void bench_add_attention(const bench_row *row, mha_dtype dtype);
 void bench_add_gemm(const bench_row *row, mha_dtype dtype);
 void bench_add_layer(const bench_row *row, mha_dtype dtype);
+
+/* Whether a layer or attention in this dtype runs on it, and not on another row. */
+bool bench_takes(const bench_row *row, mha_dtype dtype);
 
 /* As in the names of cases; and how many bytes an element has. */
 const char *bench_dtype_name(mha_dtype dtype);

@@ -26,7 +26,7 @@ typedef struct product {
 } product;
 
 static size_t packed_bytes(const mha_gemm_kernels *kernels, const shape *s, mha_dtype dtype) {
-    return kernels->packed_bytes(s->out, s->in, dtype);
+    return kernels->packed_bytes(s->out, s->in, dtype, mha_bf16_parts(dtype));
 }
 
 static size_t copies(const shape *s, size_t bytes) {
@@ -46,10 +46,12 @@ static const char *setup(const bench_case *self, void **state) {
     p->scratch = bench_allocate(kernels->scratch_floats * sizeof(float));
     const void *random = bench_random((size_t)((s->out + s->rows) * s->in), self->dtype);
     for (size_t i = 0; i < p->copies; i++)
-        kernels->pack(random, self->dtype, s->in, s->out, s->in, p->packed + i * p->packed_bytes);
+        kernels->pack(random, self->dtype, mha_bf16_parts(self->dtype), s->in, s->out, s->in,
+                      p->packed + i * p->packed_bytes);
     p->gemm = (mha_gemm){.x = mha_element(random, s->out * s->in, self->dtype),
                          .x_dtype = self->dtype,
                          .x_parts = mha_bf16_parts(self->dtype),
+                         .w_parts = mha_bf16_parts(self->dtype),
                          .x_stride = s->in,
                          .w_dtype = self->dtype,
                          .y = bench_allocate((size_t)(s->rows * s->out) * bench_element_bytes(self->dtype)),

@@ -31,7 +31,7 @@ static const bench_row *f32_row_of(const char *isa) {
 
 /* Those that weights of a dtype meet in a layer. */
 static const mha_gemm_kernels *gemm_of(const char *isa, int dtype) {
-    return (dtype == MHA_BF16 ? row_of(isa) : f32_row_of(isa))->gemm;
+    return (bench_takes(row_of(isa), (mha_dtype)dtype) ? row_of(isa) : f32_row_of(isa))->gemm;
 }
 
 /* So many floating-point operations on registers; in bf16 where the instruction set multiplies it. */
@@ -54,11 +54,11 @@ double instruments_read(const char *isa, const float *a, const float *b, size_t 
 }
 
 size_t instruments_packed_bytes(const char *isa, int dtype, int64_t out, int64_t in) {
-    return gemm_of(isa, dtype)->packed_bytes(out, in, (mha_dtype)dtype);
+    return gemm_of(isa, dtype)->packed_bytes(out, in, (mha_dtype)dtype, mha_bf16_parts((mha_dtype)dtype));
 }
 
 void instruments_pack(const char *isa, int dtype, const void *weight, int64_t out, int64_t in, void *packed) {
-    gemm_of(isa, dtype)->pack(weight, (mha_dtype)dtype, in, out, in, packed);
+    gemm_of(isa, dtype)->pack(weight, (mha_dtype)dtype, mha_bf16_parts((mha_dtype)dtype), in, out, in, packed);
 }
 
 /* The projections' product: x [rows, in], y [rows, out]. */
@@ -69,6 +69,7 @@ double instruments_product(const char *isa, int dtype, const void *x, const void
     const mha_gemm gemm = {.x = x,
                            .x_dtype = t,
                            .x_parts = mha_bf16_parts(t),
+                           .w_parts = mha_bf16_parts(t),
                            .x_stride = in,
                            .packed = packed,
                            .w_dtype = t,

@@ -37,19 +37,25 @@ static bool isa_is_supported(const char *name) {
 const bench_row *bench_row_at(size_t i) {
     static bench_row rows[ROWS];
     if (rows[0].isa == NULL) {
-#define ROW(isa, f32, gemm)                                                                                            \
+#define ROW(isa, f32, gemm, splits)                                                                                    \
     rows[ROW_##isa] = (bench_row){#isa,                                                                                \
                                   f32,                                                                                 \
                                   gemm,                                                                                \
+                                  splits,                                                                              \
                                   isa_is_supported(#isa),                                                              \
                                   bench_multiply_add_##isa,                                                            \
                                   bench_multiply_add_flops_##isa,                                                      \
                                   bench_read_##isa};
-#define MHA_KERNEL_ROW(isa, features)     ROW(isa, &mha_kernels_f32_##isa, &mha_kernels_f32_##isa.gemm)
-#define MHA_BF16_ROW(isa, features, pays) ROW(isa, NULL, &mha_kernels_bf16_##isa.gemm)
+#define MHA_KERNEL_ROW(isa, features) ROW(isa, &mha_kernels_f32_##isa, &mha_kernels_f32_##isa.gemm, false)
+#define MHA_BF16_ROW(isa, features, pays)                                                                              \
+    ROW(isa, NULL, &mha_kernels_bf16_##isa.gemm, mha_kernels_bf16_##isa.split.max_rows > 0)
 #include "kernels.inc"
     }
     return &rows[i];
+}
+
+bool bench_takes(const bench_row *row, mha_dtype dtype) {
+    return row->kernels != NULL || dtype == MHA_BF16 || (dtype == MHA_F16 && row->splits);
 }
 
 const char *bench_dtype_name(mha_dtype dtype) { return dtype == MHA_F16 ? "f16" : dtype == MHA_BF16 ? "bf16" : "f32"; }
@@ -92,7 +98,7 @@ static void add_f32(const bench_row *row) {
 
 static void add_any_dtype(const bench_row *row) {
     for (mha_dtype dtype = MHA_F32; dtype <= MHA_BF16; dtype++) {
-        if (row->kernels == NULL && dtype != MHA_BF16) continue;
+        if (!bench_takes(row, dtype)) continue;
         bench_add_gemm(row, dtype);
         bench_add_attention(row, dtype);
         bench_add_layer(row, dtype);

@@ -135,12 +135,12 @@ static inline int64_t mha_score_key_stride(const mha_path *path, const mha_tile 
     return path->score_key_stride != 0 ? path->score_key_stride : tile->lanes;
 }
 
-/* Y = X W^T + bias, W prepacked; summed in f32 whatever the dtypes are.  Kernels that multiply bf16 round W to it, and
- * X to parts: part 0, what rounding left of that, and so on. */
+/* Y = X W^T + bias, W prepacked; summed in f32 whatever the dtypes are.  Kernels that multiply bf16 make parts of X and W:
+ * what rounding to bf16 makes of them, what that left, rounded, and so on. */
 typedef struct mha_gemm {
     const void *x; /* [rows, in] */
     mha_dtype x_dtype;
-    int x_parts; /* that are multiplied, one to three */
+    int x_parts, w_parts; /* that are multiplied: one to three; one, or two where split pays */
     int64_t x_stride;
     const void *packed; /* as `pack` left it */
     mha_dtype w_dtype;
@@ -154,9 +154,9 @@ typedef struct mha_gemm {
 
 typedef struct mha_gemm_kernels {
     int32_t panel; /* outputs are packed, and tasks cut, in multiples of this */
-    size_t (*packed_bytes)(int64_t out, int64_t in, mha_dtype dtype);
-    /* Elements keep their dtype, or become bf16. */
-    void (*pack)(const void *weight, mha_dtype dtype, int64_t stride, int64_t out, int64_t in, void *packed);
+    size_t (*packed_bytes)(int64_t out, int64_t in, mha_dtype dtype, int parts);
+    /* Elements keep their dtype, or become parts in bf16. */
+    void (*pack)(const void *weight, mha_dtype dtype, int parts, int64_t stride, int64_t out, int64_t in, void *packed);
     size_t scratch_floats;
     /* Rows [row0, row1), one to MHA_GEMM_ROWS, by outputs [out0, out1): multiples of panel, but out1 may be `out`. */
     void (*multiply)(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t out0, int64_t out1, float *scratch);

@@ -260,7 +260,8 @@ static void describe_projection(const mha_layer *layer, const layer_call *call, 
     const mha_choice *choice = &layer->context->choice;
     const mha_projection *p = &call->projection[which];
     if (choice->bf16 == NULL || p->kernels != &choice->bf16->gemm) snprintf(text, 64, "%s f32", choice->kernels->isa);
-    else snprintf(text, 64, "%s bf16, inputs in %d parts", choice->isa, p->gemm.x_parts);
+    else
+        snprintf(text, 64, "%s bf16, weights in %d parts, inputs in %d", choice->isa, p->gemm.w_parts, p->gemm.x_parts);
 }
 
 mha_status mha_layer_describe(const mha_layer *layer, const mha_layer_args *args, size_t n_workers, char *text,

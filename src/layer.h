@@ -11,7 +11,7 @@ struct mha_layer {
     mha_layer_desc sizes; /* without weights */
     const void *packed;   /* header, weights and biases; within the layer's own memory unless borrowed */
     size_t packed_bytes;
-    mha_gemm weight[MHA_WEIGHTS]; /* packed, bias, in, out, level, most x_parts; point into it */
+    mha_gemm weight[MHA_WEIGHTS]; /* packed, bias, in, out, level, parts (of X at most); point into it */
     const mha_gemm_kernels *kernels[MHA_WEIGHTS];
 };
 

@@ -15,7 +15,7 @@ typedef struct packed_header {
     char version[16], isa[16];
     int64_t q_heads, kv_heads, head_dim, v_head_dim, q_dim, kv_dim, out_dim;
     uint64_t has_bias;            /* bit i: weight i */
-    uint64_t rounds;              /* 1: all weights are bf16, else 0 */
+    uint16_t parts[MHA_WEIGHTS];  /* of bf16 that weights were packed in; 0: as they are */
     uint16_t dtypes[MHA_WEIGHTS]; /* mha_dtype */
     uint64_t bytes;
 } packed_header;
@@ -138,15 +138,18 @@ static mha_layer_desc sizes_of(const packed_header *header) {
     return sizes;
 }
 
-/* Whether weights of any dtype become bf16. */
-static bool rounds(const mha_context *context) {
-    return context->choice.bf16 != NULL && context->precision == MHA_PRECISION_MEDIUM;
+/* In how many parts of bf16 a weight is multiplied, by any number of rows; 0: it is not. */
+static int weight_parts(const mha_context *context, mha_dtype dtype) {
+    const mha_bf16_kernels *bf16 = context->choice.bf16;
+    if (bf16 == NULL) return 0;
+    if (dtype == MHA_BF16 || context->precision == MHA_PRECISION_MEDIUM) return 1;
+    const bool two_suffice = dtype == MHA_F16 || context->precision == MHA_PRECISION_HIGH;
+    return two_suffice && bf16->split.max_rows > 0 ? 2 : 0;
 }
 
-/* The same for any number of rows. */
-static const mha_gemm_kernels *kernels_of(const mha_context *context, mha_dtype weight) {
-    const bool bf16 = context->choice.bf16 != NULL && (weight == MHA_BF16 || rounds(context));
-    return bf16 ? &context->choice.bf16->gemm : &context->choice.kernels->gemm;
+/* That activations are multiplied in, at most. */
+static int most_x_parts(mha_precision precision) {
+    return precision == MHA_PRECISION_MEDIUM ? 1 : precision == MHA_PRECISION_HIGH ? 2 : mha_bf16_parts(MHA_F32);
 }
 
 /* The layer's sizes, and where its parts lie in `packed` (NULL: nowhere); returns the packed bytes. */
@@ -161,10 +164,11 @@ static size_t lay_out(mha_layer *layer, const packed_header *header, const mha_c
         *weight = (mha_gemm){.in = in[i],
                              .out = out[i],
                              .w_dtype = (mha_dtype)header->dtypes[i],
-                             .x_parts = rounds(context) ? 1 : mha_bf16_parts(MHA_F32)};
-        layer->kernels[i] = kernels_of(context, weight->w_dtype);
+                             .w_parts = header->parts[i],
+                             .x_parts = most_x_parts(context->precision)};
+        layer->kernels[i] = weight->w_parts > 0 ? &context->choice.bf16->gemm : &context->choice.kernels->gemm;
         if (packed != NULL) weight->packed = packed + used;
-        used += mha_align_up(layer->kernels[i]->packed_bytes(out[i], in[i], weight->w_dtype));
+        used += mha_align_up(layer->kernels[i]->packed_bytes(out[i], in[i], weight->w_dtype, weight->w_parts));
         if (packed != NULL && has_bias) weight->bias = (const float *)(const void *)(packed + used);
         used += has_bias ? mha_align_up((size_t)out[i] * sizeof(float)) : 0;
     }
@@ -184,14 +188,14 @@ static packed_header header_of(const mha_layer_desc *desc, const mha_context *co
                             .v_head_dim = desc->v_head_dim,
                             .q_dim = desc->q_dim,
                             .kv_dim = desc->kv_dim,
-                            .out_dim = desc->out_dim,
-                            .rounds = rounds(context)};
+                            .out_dim = desc->out_dim};
     mha_layer unused;
     snprintf(header.version, sizeof header.version, "%s", mha_version());
     snprintf(header.isa, sizeof header.isa, "%s", context->choice.isa);
     for (int i = 0; i < MHA_WEIGHTS; i++) {
         header.has_bias |= (uint64_t)(linears[i]->bias != NULL) << i;
         header.dtypes[i] = (uint16_t)linears[i]->dtype;
+        header.parts[i] = (uint16_t)weight_parts(context, linears[i]->dtype);
     }
     header.bytes = lay_out(&unused, &header, context, NULL);
     return header;
@@ -210,8 +214,8 @@ static void pack(const mha_layer_desc *desc, const packed_header *header, const 
     lay_out(&layer, header, context, packed);
     for (int i = 0; i < MHA_WEIGHTS; i++) {
         const mha_gemm *weight = &layer.weight[i];
-        layer.kernels[i]->pack(linears[i]->weight, weight->w_dtype, linears[i]->weight_stride, weight->out, weight->in,
-                               (void *)weight->packed);
+        layer.kernels[i]->pack(linears[i]->weight, weight->w_dtype, weight->w_parts, linears[i]->weight_stride,
+                               weight->out, weight->in, (void *)weight->packed);
         if (weight->bias != NULL)
             pack_bias(context->choice.kernels, linears[i], (size_t)weight->out, (float *)weight->bias);
     }
@@ -313,11 +317,11 @@ mha_status mha_layer_borrow(const mha_context *context, const void *packed, size
     int64_t out[MHA_WEIGHTS], in[MHA_WEIGHTS];
     TRY(check_sizes(&sizes, message));
     TRY(weight_sizes(&sizes, out, in, message));
-    if (header.rounds != rounds(context))
-        return mha_say(message, MHA_UNSUPPORTED, "packed was written %s precision medium, expected that of the context",
-                       header.rounds == 0 ? "without" : "for");
-    for (int i = 0; i < MHA_WEIGHTS; i++)
+    for (int i = 0; i < MHA_WEIGHTS; i++) {
         TRY(mha_check_dtype(names[i], (mha_dtype)header.dtypes[i], MHA_FLOATS, message));
+        TRY(mha_check_range("parts in packed's header", header.parts[i], 0, context->choice.bf16 != NULL ? 2 : 0,
+                            message));
+    }
     mha_layer checked;
     const size_t bytes = lay_out(&checked, &header, context, NULL);
     if (header.bytes != bytes)
@@ -327,6 +331,11 @@ mha_status mha_layer_borrow(const mha_context *context, const void *packed, size
     if (packed_bytes < bytes)
         return mha_say(message, MHA_INVALID_ARGUMENT, "packed_bytes is %zu, expected %zu by the sizes in its header",
                        packed_bytes, bytes);
+    for (int i = 0; i < MHA_WEIGHTS; i++)
+        if (header.parts[i] != weight_parts(context, (mha_dtype)header.dtypes[i]))
+            return mha_say(message, MHA_UNSUPPORTED,
+                           "packed has %s in %d parts of bf16, expected %d as this context's precision has it",
+                           names[i], header.parts[i], weight_parts(context, (mha_dtype)header.dtypes[i]));
     TRY(new_layer(context, 0, layer, message));
     lay_out(*layer, &header, context, (char *)packed);
     return mha_succeed(message);

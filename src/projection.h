@@ -21,7 +21,7 @@ typedef struct mha_rows_view {
     int64_t batch_stride, token_stride;
 } mha_rows_view;
 
-/* weight: in, out, packed, w_dtype, bias, level and the most x_parts there may be are set. */
+/* weight: in, out, packed, w_dtype, bias, level, w_parts and the most x_parts there may be are set. */
 mha_projection mha_projection_cut(const mha_gemm_kernels *kernels, const mha_gemm *weight, int64_t batch,
                                   int64_t tokens, mha_rows_view x, mha_rows_view y, size_t n_workers);
 

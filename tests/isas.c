@@ -80,8 +80,7 @@ bool isa_has_bf16(const char *isa) {
     return false;
 }
 
-/* Whether two parts pay. */
-static bool isa_splits(const char *isa) {
+bool isa_splits(const char *isa) {
 #define MHA_BF16_ROW(name, features, pays)                                                                             \
     if (strcmp(isa, #name) == 0) return mha_kernels_bf16_##name.split.max_rows > 0;
 #include "kernels.inc"

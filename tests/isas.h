@@ -20,6 +20,9 @@ int isa_tests_run(const isa_test *tests, size_t n);
 /* Whether this instruction set is a row of kernels.inc that multiplies bf16. */
 bool isa_has_bf16(const char *isa);
 
+/* Whether it is one for which two parts of bf16 pay. */
+bool isa_splits(const char *isa);
+
 /* In how many parts of bf16 attention of these is multiplied on it; 0: in f32. */
 int isa_bf16_parts(const char *isa, mha_precision precision, mha_dtype q, mha_dtype k, mha_dtype v, int64_t q_len);
 

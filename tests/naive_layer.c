@@ -9,11 +9,21 @@ void naive_layer_result_free(naive_layer_result *result) {
     naive_array_free(&result->scores);
 }
 
-/* What rounding takes of n numbers; zeros without. */
-static double *roundings_of(const double *x, int64_t n, bool rounds) {
-    double *roundings = calloc((size_t)n + 1, sizeof *roundings);
-    for (int64_t i = 0; rounds && i < n; i++) roundings[i] = half_rounding(x[i], MHA_BF16);
-    return roundings;
+/* Parts of bf16 whose sum any element is. */
+static int all_parts(mha_dtype dtype) { return dtype == MHA_BF16 ? 1 : dtype == MHA_F16 ? 2 : 3; }
+
+/* What is left out of n numbers of which so many parts are multiplied (0: they are as they are). */
+static double *left_out(const double *x, int64_t n, mha_dtype dtype, int parts) {
+    double *left = calloc((size_t)n + 1, sizeof *left);
+    for (int64_t i = 0; parts > 0 && parts < all_parts(dtype) && i < n; i++)
+        left[i] = parts == 1 ? half_rounding(x[i], MHA_BF16) : fabs(x[i]) * 0x1p-18;
+    return left;
+}
+
+/* Relative to a product of so many parts: those of parts that together are too small. */
+static double products_left_out(int x_parts, int w_parts) {
+    if (x_parts < 2 || w_parts < 2) return 0;
+    return x_parts == 2 ? 0x1p-18 : 0x1p-27;
 }
 
 static double *weights_of(const mha_linear *linear, int64_t out, int64_t in) {
@@ -28,10 +38,12 @@ static double *weights_of(const mha_linear *linear, int64_t out, int64_t in) {
 static naive_array naive_linear(const naive_array *x, mha_dtype dtype, int64_t rows, int64_t in, int64_t out,
                                 const mha_linear *linear, naive_bf16 bf16) {
     naive_array y = naive_array_make(rows * out, true);
-    const bool multiplies_bf16 = bf16.rounds || (bf16.weights && linear->dtype == MHA_BF16);
-    const int parts = !multiplies_bf16 || bf16.rounds || dtype == MHA_BF16 ? 1 : dtype == MHA_F16 ? 2 : 3;
+    const int w_parts = bf16.w_parts[linear->dtype], all = all_parts(dtype);
+    const int x_parts = w_parts == 0 ? 0 : all < bf16.x_parts ? all : bf16.x_parts;
+    const int64_t products = w_parts == 0 ? in : in * x_parts * w_parts;
+    const double omitted = products_left_out(x_parts, w_parts);
     double *weights = weights_of(linear, out, in);
-    double *dx = roundings_of(x->x, rows * in, bf16.rounds), *dw = roundings_of(weights, out * in, bf16.rounds);
+    double *dx = left_out(x->x, rows * in, dtype, x_parts), *dw = left_out(weights, out * in, linear->dtype, w_parts);
     for (int64_t i = 0; i < rows * out; i++) {
         const int64_t row = i / out, o = i % out;
         const mha_dtype bias_dtype = linear->bias_dtype != 0 ? linear->bias_dtype : linear->dtype;
@@ -44,11 +56,11 @@ static naive_array naive_linear(const naive_array *x, mha_dtype dtype, int64_t r
             condition += fabs(term);
             for (int kind = 0; kind < BOUND_KINDS; kind++) {
                 const double error = dx[at] + (x->bound[kind] != NULL ? x->bound[kind][at] : 0);
-                brought[kind] += error * (fabs(weights[w]) + dw[w]) + fabs(x->x[at]) * dw[w];
+                brought[kind] += error * (fabs(weights[w]) + dw[w]) + fabs(x->x[at]) * dw[w] + fabs(term) * omitted;
             }
         }
         for (int kind = 0; kind < BOUND_KINDS; kind++)
-            y.bound[kind][i] = bound_linear(kind, multiplies_bf16, in * parts, condition) + brought[kind];
+            y.bound[kind][i] = bound_linear(kind, w_parts > 0, products, condition) + brought[kind];
     }
     free(weights);
     free(dx);
@@ -86,7 +98,7 @@ static naive_array project(const mha_activation *x, int64_t batch, int64_t token
     naive_array dense = gather_activation(x, batch, tokens, in);
     naive_array y = naive_linear(&dense, x->dtype, batch * tokens, in, heads * dim, linear, bf16);
     round_to(&y, x->dtype);
-    if (bf16.attention > 0 && bf16.rounds) round_to(&y, MHA_BF16);
+    if (bf16.attention == 1) round_to(&y, MHA_BF16);
     for (int64_t i = 0; bf16.attention == 2 && i < y.n; i++)
         for (int kind = 0; kind < BOUND_KINDS; kind++) y.bound[kind][i] += fabs(y.x[i]) * 0x1.8p-18;
     naive_array split = swap(&y, tokens, heads, dim);

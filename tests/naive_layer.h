@@ -4,10 +4,10 @@
 
 #include "naive.h"
 
-/* Where bf16 is multiplied: in attention, by weights that are bf16; rounds: by all weights, and all operands are rounded. */
+/* Where bf16 is multiplied: in attention; by weights in so many parts, by dtype, of inputs in at most so many. */
 typedef struct naive_bf16 {
-    int attention; /* in so many parts */
-    bool weights, rounds;
+    int attention;           /* in so many parts */
+    int w_parts[4], x_parts; /* w_parts[dtype] 0: f32 */
 } naive_bf16;
 
 typedef struct naive_layer_result {

@@ -147,7 +147,7 @@ static void check_gemm(const char *isa, const gemm_case *c) {
     snprintf(all.who, sizeof all.who, "isa %s: gemm rows %d panels %d outputs %d more in %d level %d dtype %d", isa,
              (int)c->rows, (int)c->panels, (int)c->more, (int)c->in, c->level, c->w);
     taken = 0;
-    const float *w = take((int64_t)(kernels->gemm.packed_bytes(out, c->in, c->w) / sizeof(float))),
+    const float *w = take((int64_t)(kernels->gemm.packed_bytes(out, c->in, c->w, 0) / sizeof(float))),
                 *x = take((8 + c->rows) * x_stride);
     const mha_gemm gemm = {.x = x,
                            .x_dtype = MHA_F32,

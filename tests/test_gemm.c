@@ -17,8 +17,7 @@ typedef struct gemm_case {
     int64_t gap; /* beyond each row of x, w and y */
     guard_side side;
     mha_dtype x, w, y;
-    bool bf16; /* is multiplied: w is rounded, of x are so many parts */
-    int parts;
+    int x_parts, w_parts; /* of bf16 that are multiplied; 0: f32 is */
 } gemm_case;
 
 typedef struct product {
@@ -32,38 +31,55 @@ static guard aligned(size_t bytes, guard_side side) {
     return guard_make(bytes, bytes % MHA_ALIGN == 0 ? side : GUARD_START, 0);
 }
 
-/* [rows][in] as it is multiplied: where that is bf16, the sum of so many parts. */
-static double *multiplied(const guard *matrix, const gemm_case *c, int64_t rows, mha_dtype dtype, int parts) {
-    double *values = malloc((size_t)(rows * c->in) * sizeof *values);
-    for (int64_t i = 0; i < rows * c->in; i++) {
-        const double x = element_value(matrix->data, dtype, i / c->in * (c->in + c->gap) + i % c->in);
-        double sum = 0;
-        for (int part = 0; part < parts; part++) sum += half_value(half_nearest(x - sum, MHA_BF16), MHA_BF16);
-        values[i] = c->bf16 ? sum : x;
+enum { MOST_PARTS = 3 };
+
+/* [rows][in] for each part of bf16; or, of no parts, as it is. */
+static void take_parts(double *parts[MOST_PARTS], int n, const guard *matrix, const gemm_case *c, int64_t rows,
+                       mha_dtype dtype) {
+    const int64_t elements = rows * c->in;
+    for (int part = 0; part < MOST_PARTS; part++) parts[part] = calloc((size_t)elements, sizeof(double));
+    for (int64_t i = 0; i < elements; i++) {
+        double rest = element_value(matrix->data, dtype, i / c->in * (c->in + c->gap) + i % c->in);
+        for (int part = 0; part < n; part++) {
+            parts[part][i] = half_value(half_nearest(rest, MHA_BF16), MHA_BF16);
+            rest -= parts[part][i];
+        }
+        if (n == 0) parts[0][i] = rest;
     }
-    return values;
+}
+
+/* Products of so small parts that they do not count are left out. */
+static double product_of(double *const x[MOST_PARTS], double *const w[MOST_PARTS], const gemm_case *c, int64_t i,
+                         int64_t o) {
+    const int most = c->x_parts > c->w_parts ? c->x_parts : c->w_parts;
+    double product = most == 0 ? x[0][i] * w[0][o] : 0;
+    for (int part = 0; part < most; part++)
+        for (int other = 0; part + other < most; other++) product += x[part][i] * w[other][o];
+    return product;
 }
 
 static void multiply(product *p) {
     const gemm_case *c = &p->c;
     const float *b = (float *)(void *)p->bias.data;
-    double *x = multiplied(&p->x, c, c->rows, c->x, c->parts), *w = multiplied(&p->w, c, c->out, c->w, 1);
+    const int64_t products = c->in * (c->x_parts > 1 ? c->x_parts : 1) * (c->w_parts > 1 ? c->w_parts : 1);
+    double *x[MOST_PARTS], *w[MOST_PARTS];
+    take_parts(x, c->x_parts, &p->x, c, c->rows, c->x);
+    take_parts(w, c->w_parts, &p->w, c, c->out, c->w);
     p->wanted = naive_array_make(c->rows * c->out, true);
     p->wanted.dtype = c->y;
     for (int64_t i = 0; i < c->rows; i++)
         for (int64_t o = 0; o < c->out; o++) {
             double sum = c->bias ? b[o] : 0, condition = fabs(sum);
             for (int64_t k = 0; k < c->in; k++) {
-                const double term = x[i * c->in + k] * w[o * c->in + k];
+                const double term = product_of(x, w, c, i * c->in + k, o * c->in + k);
                 sum += term;
                 condition += fabs(term);
             }
             p->wanted.x[i * c->out + o] = sum;
             for (int kind = 0; kind < BOUND_KINDS; kind++)
-                p->wanted.bound[kind][i * c->out + o] = bound_linear(kind, c->bf16, c->in * c->parts, condition);
+                p->wanted.bound[kind][i * c->out + o] = bound_linear(kind, c->w_parts > 0, products, condition);
         }
-    free(x);
-    free(w);
+    for (int part = 0; part < MOST_PARTS; part++) free(x[part]), free(w[part]);
 }
 
 static product product_make(const mha_gemm_kernels *kernels, gemm_case c) {
@@ -73,7 +89,7 @@ static product product_make(const mha_gemm_kernels *kernels, gemm_case c) {
     p.w = matrix_make(c.out, c.in, c.gap, c.w, 1, c.side, &r);
     p.bias = matrix_make(1, c.out, 0, MHA_F32, 1, c.side, &r);
     p.y = guard_make((size_t)((c.rows - 1) * (c.out + c.gap) + c.out) * element_bytes(c.y), c.side, 0);
-    p.packed = aligned(kernels->packed_bytes(c.out, c.in, c.w), c.side);
+    p.packed = aligned(kernels->packed_bytes(c.out, c.in, c.w, c.w_parts), c.side);
     p.scratch = aligned(kernels->scratch_floats * sizeof(float), c.side);
     guard_remember(&p.y);
     multiply(&p);
@@ -92,7 +108,8 @@ static void run(const mha_gemm_kernels *kernels, product *p, int64_t row0, int64
     const int64_t step = panels * kernels->panel;
     const mha_gemm gemm = {.x = p->x.data,
                            .x_dtype = c->x,
-                           .x_parts = c->parts,
+                           .x_parts = c->x_parts,
+                           .w_parts = c->w_parts,
                            .x_stride = c->in + c->gap,
                            .packed = p->packed.data,
                            .w_dtype = c->w,
@@ -115,9 +132,9 @@ static float *take(product *p) {
 
 static void describe(const gemm_case *c, char text[128]) {
     static const char *const dtypes[] = {"", "f32", "f16", "bf16"};
-    snprintf(text, 128, "%s = %s * %s, rows %d out %d in %d bias %d gap %d side %d parts %d", dtypes[c->y],
+    snprintf(text, 128, "%s = %s * %s, rows %d out %d in %d bias %d gap %d side %d parts %d, %d", dtypes[c->y],
              dtypes[c->x], dtypes[c->w], (int)c->rows, (int)c->out, (int)c->in, c->bias, (int)c->gap, c->side,
-             c->parts);
+             c->x_parts, c->w_parts);
 }
 
 static void check_dtypes(const char *isa, gemm_case c) {
@@ -126,7 +143,7 @@ static void check_dtypes(const char *isa, gemm_case c) {
     ptrdiff_t offset;
     describe(&c, what);
     product p = product_make(kernels, c);
-    kernels->pack(p.w.data, c.w, c.in + c.gap, c.out, c.in, p.packed.data);
+    kernels->pack(p.w.data, c.w, c.w_parts, c.in + c.gap, c.out, c.in, p.packed.data);
     run(kernels, &p, 0, c.rows, 1000);
     float *whole = take(&p);
     check_values(isa, what, "y", whole, &p.wanted);
@@ -146,30 +163,31 @@ static void check_dtypes(const char *isa, gemm_case c) {
 }
 
 /* In f32, and with the next of the other 26 triples of dtypes.  Where bf16 is multiplied X is taken whole, but for one in
- * four, of which the first part is. */
+ * four, of which the first part is; W in one part or two. */
 static void check_product(const char *isa, gemm_case c) {
     static const mha_dtype dtypes[] = {MHA_F32, MHA_F16, MHA_BF16};
     static unsigned next;
-    c.bf16 = isa_has_bf16(isa);
+    const bool bf16 = isa_has_bf16(isa);
     c.x = c.w = c.y = MHA_F32;
-    c.parts = c.bf16 ? mha_bf16_parts(c.x) : 1;
+    if (bf16) c.x_parts = 3, c.w_parts = 1;
     check_dtypes(isa, c);
     next = next % 26 + 1;
     c.x = dtypes[next % 3], c.w = dtypes[next / 3 % 3], c.y = dtypes[next / 9];
-    c.parts = c.bf16 && next % 4 != 0 ? mha_bf16_parts(c.x) : 1;
+    if (bf16) c.x_parts = next % 4 != 0 ? mha_bf16_parts(c.x) : 1;
+    if (bf16) c.w_parts = isa_splits(isa) && next % 5 < 2 ? 2 : 1;
     check_dtypes(isa, c);
 }
 
 static void rows(const char *isa) {
     for (int64_t n = 1; n <= MHA_GEMM_ROWS; n += test_quick() ? 5 : 1)
         for (int side = 0; side < GUARD_SIDES; side++)
-            check_product(isa, (gemm_case){n, 50, 21, n % 2 == 0, n % 3, (guard_side)side, 0, 0, 0, false, 1});
+            check_product(isa, (gemm_case){n, 50, 21, n % 2 == 0, n % 3, (guard_side)side, 0, 0, 0, 0, 0});
 }
 
 static void outputs_(const char *isa) {
     for (int64_t n = 1; n <= 130; n += test_quick() ? 7 : 1)
         for (int side = 0; side < GUARD_SIDES; side++)
-            check_product(isa, (gemm_case){n % 11 + 1, n, 18, n % 2 == 1, n % 4, (guard_side)side, 0, 0, 0, false, 1});
+            check_product(isa, (gemm_case){n % 11 + 1, n, 18, n % 2 == 1, n % 4, (guard_side)side, 0, 0, 0, 0, 0});
 }
 
 static void inputs(const char *isa) {
@@ -177,7 +195,7 @@ static void inputs(const char *isa) {
     for (int64_t i = 0; i < 40 + (int64_t)COUNT(more); i++) {
         const int64_t in = i < 40 ? i + 1 : more[i - 40];
         for (int side = 0; side < GUARD_SIDES; side++)
-            check_product(isa, (gemm_case){9, 35, in, true, i % 2, (guard_side)side, 0, 0, 0, false, 1});
+            check_product(isa, (gemm_case){9, 35, in, true, i % 2, (guard_side)side, 0, 0, 0, 0, 0});
     }
 }
 
@@ -187,12 +205,12 @@ static void groups(const char *isa) {
     for (int64_t n = 1; n <= 9; n += n < 5 ? 1 : 4)
         for (size_t i = 0; i < COUNT(outs); i++)
             for (int side = 0; side < (test_quick() ? 1 : GUARD_SIDES); side++)
-                check_product(isa, (gemm_case){n, outs[i], i % 2 == 0 ? 130 : 257, true, n % 2, (guard_side)side, 0, 0,
-                                               0, false, 1});
-    static const gemm_case many_rows[] = {{MHA_GEMM_ROWS, 433, 130, true, 1, GUARD_END, 0, 0, 0, false, 1},
-                                          {MHA_GEMM_ROWS, 800, 257, true, 0, GUARD_START, 0, 0, 0, false, 1},
-                                          {100, 800, 130, true, 0, GUARD_END, 0, 0, 0, false, 1},
-                                          {65, 800, 257, false, 1, GUARD_END, 0, 0, 0, false, 1}};
+                check_product(
+                    isa, (gemm_case){n, outs[i], i % 2 == 0 ? 130 : 257, true, n % 2, (guard_side)side, 0, 0, 0, 0, 0});
+    static const gemm_case many_rows[] = {{MHA_GEMM_ROWS, 433, 130, true, 1, GUARD_END, 0, 0, 0, 0, 0},
+                                          {MHA_GEMM_ROWS, 800, 257, true, 0, GUARD_START, 0, 0, 0, 0, 0},
+                                          {100, 800, 130, true, 0, GUARD_END, 0, 0, 0, 0, 0},
+                                          {65, 800, 257, false, 1, GUARD_END, 0, 0, 0, 0, 0}};
     for (size_t i = 0; i < (test_quick() ? 1 : COUNT(many_rows)); i++) check_product(isa, many_rows[i]);
 }
 

@@ -59,7 +59,8 @@ static void packed_memory(const char *isa) {
     mha_context_destroy(scalar);
 }
 
-/* Weights in f32 are packed as bf16 for the precision medium alone, and only where bf16 is multiplied. */
+/* Weights in f32 are packed as bf16 for less than the highest precision, in one part or two, and only where such are
+ * multiplied. */
 static void another_precision(const char *isa) {
     static const mha_precision precisions[] = {MHA_PRECISION_HIGHEST, MHA_PRECISION_HIGH, MHA_PRECISION_MEDIUM};
     layer_problem p;
@@ -72,7 +73,9 @@ static void another_precision(const char *isa) {
             guard packed = guard_make(bytes, GUARD_START, 0);
             assert_int_equal(MHA_OK, mha_layer_pack(packer, &p.desc, packed.data, bytes, NULL, 0));
             mha_layer *layer = NULL;
-            if (isa_has_bf16(isa) && (precisions[i] == MHA_PRECISION_MEDIUM) != (precisions[j] == MHA_PRECISION_MEDIUM))
+            const bool two = isa_splits(isa);
+            const int parts[] = {0, two ? 2 : 0, isa_has_bf16(isa) ? 1 : 0};
+            if (parts[i] != parts[j])
                 expect_refused(borrower, packed.data, bytes, MHA_UNSUPPORTED, "another precision's");
             else assert_int_equal(MHA_OK, mha_layer_borrow(borrower, packed.data, bytes, &layer, NULL, 0));
             mha_layer_destroy(layer);

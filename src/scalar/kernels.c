@@ -211,11 +211,14 @@ static void softmax_row_fused(const mha_softmax *softmax, float *s, size_t n, fl
 
 /* ---- projections: weights as panels [out / GEMM_PANEL][in][GEMM_PANEL], zeros beyond the last output ---- */
 
-static size_t packed_weight_bytes(int64_t out, int64_t in, mha_dtype dtype) {
+static size_t packed_weight_bytes(int64_t out, int64_t in, mha_dtype dtype, int parts) {
+    (void)parts;
     return (size_t)((out + GEMM_PANEL - 1) / GEMM_PANEL * GEMM_PANEL * in * mha_dtype_bytes(dtype));
 }
 
-static void pack_weights(const void *weight, mha_dtype dtype, int64_t stride, int64_t out, int64_t in, void *packed) {
+static void pack_weights(const void *weight, mha_dtype dtype, int parts, int64_t stride, int64_t out, int64_t in,
+                         void *packed) {
+    (void)parts;
     int64_t i = 0;
     for (int64_t o = 0; o < out; o += GEMM_PANEL)
         for (int64_t k = 0; k < in; k++)

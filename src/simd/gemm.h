@@ -7,7 +7,7 @@
  *                     once no panel of outputs needs these rows any more: pack their next inputs in their place
  *
  * Half precision becomes f32 first: X as it is packed, a slice of W before many rows meet it.  Where bf16 is multiplied
- * X becomes parts in bf16, one after the other, and W is bf16 already.
+ * X becomes parts in bf16, one after the other, and W has been packed so.
  * Few rows: gemm_few.h.
  *
  * Partial sums wait in scratch, tile by tile: in Y each row may lie in a page of its own.  The order of the additions
@@ -26,7 +26,7 @@ enum {
 typedef struct gemm_block {
     const mha_gemm *gemm;
     bool few;
-    int parts;                /* of X */
+    int x_parts, most_parts;  /* of X; of X or W */
     mha_dtype w_dtype;        /* of W's units */
     int64_t in;               /* units */
     int64_t row0, row1, rows; /* rows: rounded up to whole panels */
@@ -41,11 +41,11 @@ typedef struct gemm_slices {
 } gemm_slices;
 
 /* As many panels as have room for their sums; for few rows as many as are worth fetching from at a time.  Depths
- * are equal but for FETCH_TERMS: a short last one would leave no time to fetch what follows it.  All parts of X take
- * GEMM_DEPTH together. */
+ * are equal but for FETCH_TERMS: a short last one would leave no time to fetch what follows it.  All parts of X, or
+ * of W, take GEMM_DEPTH together. */
 static gemm_slices slices_at(const gemm_block *block, int64_t out0, int64_t out1, int64_t step) {
     const int64_t panels = (block->few ? 1 : MHA_GEMM_ROWS / block->rows) * MHA_GEMM_PANELS, left = out1 - out0;
-    const int64_t in = block->in, most = GEMM_DEPTH / block->parts / FETCH_TERMS * FETCH_TERMS;
+    const int64_t in = block->in, most = GEMM_DEPTH / block->most_parts / FETCH_TERMS * FETCH_TERMS;
     const int64_t steps = (in - 1) / most + 1, groups = (in - 1) / FETCH_TERMS + 1;
     const int64_t k = groups * step / steps * FETCH_TERMS, end = groups * (step + 1) / steps * FETCH_TERMS;
     return (gemm_slices){.out0 = out0,
@@ -83,7 +83,11 @@ V_INLINE gemm_tile tile_of(const gemm_block *block, const gemm_slices *s, int64_
     gemm_tile tile;
     tile.gemm = gemm;
     tile.w = slice_of(block, out, s->k);
-    tile.parts = block->parts;
+    if (UNIT > 1) {
+        tile.x_parts = gemm->x_parts;
+        tile.w_parts = gemm->w_parts;
+        tile.w_part = weight_part(gemm->out, gemm->in);
+    }
     tile.depth = s->depth;
     tile.w_stride = panel_lanes(out, gemm->out);
     tile.row = block->row0;
@@ -112,7 +116,7 @@ static void pack_x(const gemm_block *block, int64_t row, const gemm_slices *s) {
     const mha_gemm *gemm = block->gemm;
     float *packed = block->x + (row - block->row0) * GEMM_DEPTH;
     V_WITH_DTYPE(gemm->x_dtype, pack_x_rows(x_at(gemm, row, s->k), T, gemm->x_stride, rows, elements_of(gemm, s),
-                                            block->parts, s->depth, packed));
+                                            block->x_parts, s->depth, packed));
 }
 
 /* Inlined, or the tile's fields would not stay in registers (3%). */
@@ -179,7 +183,10 @@ static void gemm_panels(const gemm_block *block, const gemm_slices *s, const gem
 static gemm_block gemm_block_of(const mha_gemm *gemm, int64_t row0, int64_t row1, bool few, float *scratch) {
     return (gemm_block){.gemm = gemm,
                         .few = few,
-                        .parts = UNIT == 1 ? 1 : gemm->x_parts,
+                        .x_parts = UNIT == 1 ? 1 : gemm->x_parts,
+                        .most_parts = UNIT == 1                       ? 1
+                                      : gemm->x_parts > gemm->w_parts ? gemm->x_parts
+                                                                      : gemm->w_parts,
                         .w_dtype = unit_dtype(gemm->w_dtype),
                         .in = weight_units(gemm->in),
                         .row0 = row0,

@@ -32,7 +32,7 @@ static const float *row_units(const gemm_block *block, const gemm_slices *s, int
     const void *row = x_at(gemm, block->row0 + i, s->k);
     if (UNIT == 1 && gemm->x_dtype == MHA_F32) return row;
     float *units = block->x + i * GEMM_DEPTH;
-    for (int part = 0; part < block->parts; part++)
+    for (int part = 0; part < block->x_parts; part++)
         V_WITH_DTYPE(gemm->x_dtype, copy_part(row, T, part, elements_of(gemm, s), units + part * s->depth));
     return units;
 }

@@ -45,7 +45,7 @@ V_INLINE void gemm_rows(const gemm_tile *tile, fma_rows x, weight_fetch *few, in
         if (few != NULL) fetch_term(few);
         fma_term(rows, vectors, k, &x, tile->w, w, tile->w_stride, c);
     }
-    for (int part = 1; UNIT > 1 && part < tile->parts; part++) {
+    for (int part = 1; UNIT > 1 && part < tile->x_parts; part++) {
         V_UNROLL
         for (int i = 0; i < rows; i++) x.row[i] += tile->depth * (x.packed ? PANEL : x.step);
         for (k = 0; k < tile->depth; k++) fma_term(rows, vectors, k, &x, tile->w, w, tile->w_stride, c);

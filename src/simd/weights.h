@@ -1,5 +1,6 @@
 /* Packed weights: [out][in] -> [out / TILE_LANES][in][TILE_LANES], transposed; the last panel is narrower.  `in` counts
- * units: elements of the weights' dtype, or pairs of bf16, whole steps of them.  What is beyond the last is zeros. */
+ * units: elements of the weights' dtype, or pairs of bf16, whole steps of them.  What is beyond the last is zeros.  Each
+ * part is packed so, one behind the other. */
 #ifndef MHA_SIMD_WEIGHTS_H
 #define MHA_SIMD_WEIGHTS_H
 
@@ -8,8 +9,11 @@ V_INLINE mha_dtype unit_dtype(mha_dtype dtype) { return UNIT == 1 ? dtype : MHA_
 
 V_INLINE int64_t weight_units(int64_t in) { return round_up(units_of(in), HEAD_STEP); }
 
-static size_t K(packed_weight_bytes)(int64_t out, int64_t in, mha_dtype dtype) {
-    return (size_t)(round_up(out, V_LANES) * weight_units(in) * mha_dtype_bytes(unit_dtype(dtype)));
+/* Of a part, in units. */
+V_INLINE int64_t weight_part(int64_t out, int64_t in) { return round_up(out, V_LANES) * weight_units(in); }
+
+static size_t K(packed_weight_bytes)(int64_t out, int64_t in, mha_dtype dtype, int parts) {
+    return (size_t)((UNIT == 1 ? 1 : parts) * weight_part(out, in) * mha_dtype_bytes(unit_dtype(dtype)));
 }
 
 /* Lanes of the weight panel that starts at output o. */
@@ -18,23 +22,25 @@ V_INLINE int64_t panel_lanes(int64_t o, int64_t out) {
     return left < TILE_LANES ? left : TILE_LANES;
 }
 
-V_INLINE void pack_weight_panels(const void *weight, mha_dtype dtype, int64_t stride, int64_t out, int64_t in,
+V_INLINE void pack_weight_panels(const void *weight, mha_dtype dtype, int part, int64_t stride, int64_t out, int64_t in,
                                  void *packed) {
     const void *rows[V_LANES];
     const mha_dtype to = unit_dtype(dtype);
     const int64_t units = weight_units(in);
-    if (HEAD_STEP > 1) memset(packed, 0, K(packed_weight_bytes)(out, in, dtype));
+    packed = (char *)packed + part * weight_part(out, in) * mha_dtype_bytes(to);
+    if (HEAD_STEP > 1) memset(packed, 0, K(packed_weight_bytes)(out, in, dtype, 1));
     for (int64_t o = 0; o < out; o += V_LANES) {
         const int64_t panel = o / TILE_LANES * TILE_LANES, at = panel * units + (o - panel);
         point_at_rows(rows, weight, dtype, stride, o, out);
-        pack_lanes(rows, dtype, UNIT == 1 ? ELEMENTS : UNITS, in, 1, (char *)packed + at * mha_dtype_bytes(to), to,
+        pack_lanes(rows, dtype, UNIT == 1 ? ELEMENTS : part, in, 1, (char *)packed + at * mha_dtype_bytes(to), to,
                    panel_lanes(panel, out));
     }
 }
 
-static void K(pack_weights)(const void *weight, mha_dtype dtype, int64_t stride, int64_t out, int64_t in,
+static void K(pack_weights)(const void *weight, mha_dtype dtype, int parts, int64_t stride, int64_t out, int64_t in,
                             void *packed) {
-    V_WITH_DTYPE(dtype, pack_weight_panels(weight, T, stride, out, in, packed));
+    for (int part = 0; part < (UNIT == 1 ? 1 : parts); part++)
+        V_WITH_DTYPE(dtype, pack_weight_panels(weight, T, part, stride, out, in, packed));
 }
 
 #endif
