@@ -137,6 +137,11 @@ static void layouts(const char *isa) {
 }
 
 static void poison_seen_and_unseen(const char *isa) {
+    for (poison kind = NAN_K; kind <= FIRST_MINUS_INF; kind++) { /* by all rows */
+        spec s = sized(6, 4, kind);
+        s.poison = kind;
+        check_cases(isa, &s, 1);
+    }
     for (poison kind = NAN_K; kind <= FIRST_MINUS_INF; kind++)
         for (size_t mix = 6; mix <= 7; mix++)
             for (size_t l = 0; l < COUNT(lengths); l++) {

@@ -90,10 +90,8 @@ V_INLINE void multiply_tiles(tile_rows a, bool finite, const float *b, int64_t b
     sums_store(c, vectors);
 }
 
-V_INLINE void multiply_keys(const mha_kv_block *block, const mha_tile *tile, int vectors, int parts, bool in_place,
-                            float *s, vf max[TILE_VECTORS]) {
-    (void)in_place;
-    enum { CHAINS = 4 }; /* of maxima, which take four cycles */
+/* All steps of S. */
+V_INLINE void multiply_steps(const mha_kv_block *block, const mha_tile *tile, int vectors, int parts, float *s) {
     const int lanes = vectors * V_LANES;
     const int64_t units = head_units(block);
     for (int32_t key = tile->begin / KEY_STEP * KEY_STEP; key < tile->end; key += KEY_STEP) {
@@ -102,6 +100,34 @@ V_INLINE void multiply_keys(const mha_kv_block *block, const mha_tile *tile, int
                                 BLOCK_KEYS * units};
         multiply_tiles(keys, false, tile->q, units * lanes, vectors, parts, units / HEAD_STEP, s + key * lanes);
     }
+}
+
+/* Beside what is infinite, parts that are 0 make NaN of a score: there the first parts alone say what it is. */
+static void mend_scores(const mha_kv_block *block, const mha_tile *tile, float *s) {
+    float first[BLOCK_KEYS * TILE_LANES];
+    const mha_kv_block still = {.packed_k = block->packed_k, .head_dim = block->head_dim};
+    if (tile->lanes == V_LANES) multiply_steps(&still, tile, 1, 1, first);
+    else multiply_steps(&still, tile, 2, 1, first);
+    for (int32_t i = tile->begin * tile->lanes; i < tile->end * tile->lanes; i += V_LANES) {
+        const vf x = v_load(s + i);
+        v_store(s + i, v_blend(v_mask(v_equal(x, x)), v_load(first + i), x));
+    }
+}
+
+V_INLINE bool not_finite(const mha_tile *tile, const float *s) {
+    vf zero = v_zero();
+    for (int32_t i = tile->begin * tile->lanes; i < tile->end * tile->lanes; i += V_LANES)
+        zero = v_fma(v_load(s + i), v_zero(), zero);
+    return !(v_sum(zero) == 0);
+}
+
+V_INLINE void multiply_keys(const mha_kv_block *block, const mha_tile *tile, int vectors, int parts, bool in_place,
+                            float *s, vf max[TILE_VECTORS]) {
+    (void)in_place;
+    enum { CHAINS = 4 }; /* of maxima, which take four cycles */
+    const int lanes = vectors * V_LANES;
+    multiply_steps(block, tile, vectors, parts, s);
+    if (parts > 1 && not_finite(tile, s)) mend_scores(block, tile, s);
     V_UNROLL
     for (int v = 0; v < vectors; v++) {
         vf chain[CHAINS];
