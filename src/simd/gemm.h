@@ -127,7 +127,7 @@ V_INLINE void gemm_panel(const gemm_block *block, gemm_tile *tile) {
 
 static void next_share(tile_fetch *f) {
     f->w += f->w_share;
-    f->x += f->x_rows * f->x_stride;
+    f->x += (uint64_t)f->x_rows * f->x_stride;
     f->x_left -= f->x_rows;
     if (f->x_rows > f->x_left) f->x_rows = f->x_left;
 }
@@ -155,13 +155,14 @@ static const float *slice_floats(const gemm_block *block, const gemm_tile *tile)
  * would begin with. */
 static void gemm_panels(const gemm_block *block, const gemm_slices *s, const gemm_slices *next, bool ends) {
     const mha_gemm *gemm = block->gemm;
-    const int64_t rows = ends ? 0 : block->row1 - block->row0, x_bytes = UNIT * mha_dtype_bytes(gemm->x_dtype);
+    const int64_t rows = ends ? 0 : block->row1 - block->row0;
+    const uint64_t x_bytes = (uint64_t)mha_dtype_bytes(gemm->x_dtype);
     const int64_t tiles = round_up(s->out1 - s->out0, TILE_LANES) / TILE_LANES * (block->rows / PANEL);
-    tile_fetch fetch = {.x = x_at(gemm, block->row0, next->k),
+    tile_fetch fetch = {.x = (uintptr_t)x_at(gemm, block->row0, next->k),
                         .x_rows = (rows + tiles - 1) / tiles,
                         .x_left = rows,
-                        .x_stride = gemm->x_stride * x_bytes,
-                        .x_bytes = x_bytes};
+                        .x_stride = (uint64_t)gemm->x_stride * x_bytes,
+                        .x_bytes = UNIT * x_bytes};
     for (int64_t out = s->out0; out < s->out1; out += TILE_LANES) {
         const bool last = out + TILE_LANES >= s->out1;
         gemm_tile tile = tile_of(block, s, out);
