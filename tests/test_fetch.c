@@ -192,8 +192,8 @@ static void gemm(const char *isa) {
         const int8_t *n = panels[i % COUNT(panels)];
         gemm_case c = {.rows = rows[i / COUNT(panels) / COUNT(ins)], .in = ins[i / COUNT(panels) % COUNT(ins)]};
         if (c.rows * c.in > 256 * 128) continue; /* an emulator would need long */
-        if (is_amx(isa)) c.in = (c.in + 15) / 16 * 16; /* weights are packed so */
         c.panels = n[0], c.more = n[1], c.vectors = is_amx(isa) ? 2 : 3;
+        if (is_amx(isa)) c.in = (c.in + 15) / 16 * 16; /* weights are packed so */
         for (; c.level <= MHA_DRAM; c.level++)
             for (c.w = MHA_F32; c.w <= (isa_has_bf16(isa) ? MHA_F32 : MHA_F16); c.w++) check_gemm(isa, &c);
     }

@@ -1,4 +1,4 @@
-/* Y = X W^T + b of kernel.h: every tail, dtypes, strides with gaps, guard pages; and bits that depend on no other row. */
+/* Y = X W^T + b of kernel.h: every tail, dtypes, strides with gaps, guard pages; bits that depend on no other row. */
 #include "bound.h"
 #include "check.h"
 #include "half.h"
@@ -7,6 +7,7 @@
 #include "matrix.h"
 #include "test.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -145,8 +146,8 @@ static void check_dtypes(const char *isa, gemm_case c) {
     product_free(&p);
 }
 
-/* In f32, and with the next of the other 26 triples of dtypes.  Where bf16 is multiplied X is taken whole, but for one in
- * four, of which the first part is. */
+/* In f32, and with the next of the other 26 triples of dtypes.  Where bf16 is multiplied X is taken whole, but for one
+ * in four, of which the first part is. */
 static void check_product(const char *isa, gemm_case c) {
     static const mha_dtype dtypes[] = {MHA_F32, MHA_F16, MHA_BF16};
     static unsigned next;
@@ -196,7 +197,36 @@ static void groups(const char *isa) {
     for (size_t i = 0; i < (test_quick() ? 1 : COUNT(many_rows)); i++) check_product(isa, many_rows[i]);
 }
 
+/* One element of X that is not finite, or rounds to infinity in bf16, among rows of ones.  Its row of Y is that
+ * element, but for the others; the largest f32 may overflow, but is not NaN. */
+static void not_finite(const char *isa) {
+    static const float values[] = {INFINITY, -INFINITY, NAN, FLT_MAX, -FLT_MAX, 0x1.fep127f};
+    const mha_gemm_kernels *kernels = gemm_kernels_of(isa);
+    for (int64_t n = 1; n <= 9; n += 4)
+        for (size_t i = 0; i < COUNT(values); i++) {
+            gemm_case c = {n, 35, 21, false, 0, GUARD_END, MHA_F32, MHA_BF16, MHA_F32, isa_has_bf16(isa), 1};
+            c.parts = c.bf16 ? mha_bf16_parts(c.x) : 1;
+            product p = product_make(kernels, c);
+            for (int64_t k = 0; k < c.rows * c.in; k++) element_set(p.x.data, c.x, k, 1);
+            for (int64_t k = 0; k < c.out * c.in; k++) element_set(p.w.data, c.w, k, 1);
+            ((float *)(void *)p.x.data)[(c.rows - 1) * c.in + 20] = values[i];
+            kernels->pack(p.w.data, c.w, c.in, c.out, c.in, p.packed.data);
+            run(kernels, &p, 0, c.rows, 1000);
+            float *y = take(&p);
+            for (int64_t k = 0; k < c.rows * c.out; k++) {
+                const float x = k / c.out == c.rows - 1 ? values[i] : 21;
+                const bool overflows = c.bf16 && isfinite(x) && fabsf(x) == FLT_MAX && y[k] == copysignf(INFINITY, x);
+                if (!overflows && y[k] != x && !(isnan(y[k]) && isnan(x)))
+                    fail_msg("isa %s: %g becomes %g in row %d of %d", isa, (double)x, (double)y[k], (int)(k / c.out),
+                             (int)n);
+            }
+            free(y);
+            product_free(&p);
+        }
+}
+
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(rows), {"outputs", outputs_, false}, ISA_TEST(inputs), ISA_TEST(groups)};
+    static const isa_test tests[] = {
+        ISA_TEST(rows), {"outputs", outputs_, false}, ISA_TEST(inputs), ISA_TEST(groups), ISA_TEST(not_finite)};
     return isa_tests_run(tests, COUNT(tests));
 }

@@ -117,10 +117,10 @@ V_INLINE vf load_units(const void *p, int64_t n, mha_dtype dtype, float factor) 
     return v_load_pairs(units);
 }
 
-/* What rounding to bf16 takes of x; nothing, if that is not finite. */
+/* What rounding to bf16 takes of x; nothing, if that is not finite: x is not, or rounds to infinity. */
 V_INLINE vf rest_of(vf x) {
-    const vf rest = v_sub(x, as_multiplied(x));
-    return v_blend(v_mask(v_equal(rest, rest)), v_zero(), rest);
+    const vf rest = v_sub(x, as_multiplied(x)), zero = v_sub(rest, rest); /* or NaN */
+    return v_blend(v_mask(v_equal(zero, zero)), v_zero(), rest);
 }
 
 /* A part of the elements: part 0 is the element rounded to bf16, the next one what that leaves, rounded.  An f16 is the
