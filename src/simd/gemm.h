@@ -18,9 +18,13 @@
 enum {
     GEMM_X_FLOATS = MHA_GEMM_ROWS * GEMM_DEPTH,
     GEMM_SUM_FLOATS = MHA_GEMM_ROWS * MHA_GEMM_PANELS * TILE_LANES,
-    GEMM_SLICE_FLOATS = GEMM_DEPTH * TILE_LANES,
+    GEMM_SLICE_FLOATS = UNIT == 1 ? GEMM_DEPTH * TILE_LANES : 0, /* pairs of bf16 are multiplied as they are */
     GEMM_SCRATCH_FLOATS = GEMM_X_FLOATS + GEMM_SUM_FLOATS + GEMM_SLICE_FLOATS,
 };
+
+_Static_assert(MHA_GEMM_ROWS % STEP == 0, "row blocks are whole panels and vectors");
+_Static_assert(GEMM_DEPTH % FETCH_TERMS == 0, "a step has at most GEMM_DEPTH inputs, in groups of FETCH_TERMS");
+_Static_assert(UNIT == 1 || GEMM_DEPTH / 3 >= FETCH_TERMS, "all parts of X have a step that long");
 
 /* Rows of a call, and its scratch. */
 typedef struct gemm_block {
