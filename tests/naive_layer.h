@@ -4,7 +4,8 @@
 
 #include "naive.h"
 
-/* Where bf16 is multiplied: in attention, by weights that are bf16; rounds: by all weights, and all operands are rounded. */
+/* Where bf16 is multiplied: in attention, by weights that are bf16; rounds: by all weights, and all operands are
+ * rounded. */
 typedef struct naive_bf16 {
     bool attention, weights, rounds;
 } naive_bf16;
