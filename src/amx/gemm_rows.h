@@ -1,4 +1,4 @@
-/* The products of a tile of Y by AMX: A is X, in tiles [parts][depth / 16][32 rows][16 units], B are weights as packed. */
+/* The products of a tile of Y by AMX: A is X, in tiles [parts][depth / 16][32 rows][16 units], B is W as packed. */
 #ifndef MHA_AMX_GEMM_ROWS_H
 #define MHA_AMX_GEMM_ROWS_H
 

@@ -3,7 +3,7 @@
  *     for each group of panels of TILE_LANES outputs
  *         for each GEMM_DEPTH of the inputs, X [rows][depth] packed in panels, in scratch
  *             for each panel of the group (its slice of W then stays in the first-level cache)
- *                 for each panel of PANEL rows: sums (=, then +=) tile; meanwhile fetch the next panel's slice, next inputs
+ *                 for each panel of PANEL rows: sums (=, then +=) tile; meanwhile fetch the next slice, next inputs
  *                     once no panel of outputs needs these rows any more: pack their next inputs in their place
  *
  * Half precision becomes f32 first: X as it is packed, a slice of W before many rows meet it.  Where bf16 is multiplied

@@ -49,7 +49,8 @@ V_INLINE void pad_scores(const mha_tile *tile, int vectors, float *s) {
     for (int32_t i = tile->end * lanes; i < end * lanes; i += V_LANES) v_store(s + i, v_set1(-INFINITY));
 }
 
-/* P = exp((S - max) scale), in units, in the place of S; updates max and sum; alpha is what the old sum and output shrink by. */
+/* P = exp((S - max) scale), in units, in the place of S; updates max and sum; alpha is what the old sum and output
+ * shrink by. */
 V_INLINE void online_softmax(const mha_softmax *softmax, mha_tile *tile, int vectors, bool fused, float *s,
                              const vf block_max[TILE_VECTORS], vf alpha[TILE_VECTORS]) {
     const int lanes = vectors * V_LANES;
