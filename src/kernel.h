@@ -183,8 +183,8 @@ typedef struct mha_kernels {
     void (*exp[2])(const mha_softmax *softmax, const float *x, float *y, size_t n);
 } mha_kernels;
 
-/* A row of kernels.inc that multiplies bf16: operands that are no bf16 are rounded to it, and so are the weights of
- * softmax.  Scores, sums and results are f32. */
+/* A row of kernels.inc that multiplies bf16: operands of attention that are no bf16 are rounded to it, and so are the
+ * weights of softmax; inputs of a projection are, or become several of it.  Scores, sums and results are f32. */
 typedef struct mha_bf16_kernels {
     const char *isa;
     mha_path tile;

@@ -4,8 +4,9 @@
  *     kv [batch, kv_len, kv_dim]  --Wk-->  K [batch, kv_len, kv_heads, head_dim]    --+-> heads --Wo--> out
  *                                 --Wv-->  V [batch, kv_len, kv_heads, v_head_dim]  --+
  *
- * Q, K, V and the heads' outputs lie in the workspace, Q and heads in q's dtype, K and V in kv's.  Concatenation is a layout: heads write side by side, [batch,
- * q_len, q_heads, v_head_dim], and the output projection reads that as rows. */
+ * Q, K, V and the heads' outputs lie in the workspace, Q and heads in q's dtype, K and V in kv's.  Concatenation is a
+ * layout: heads write side by side, [batch, q_len, q_heads, v_head_dim], and the output projection reads that as
+ * rows. */
 #include "executor.h"
 #include "layer.h"
 #include "operands.h"

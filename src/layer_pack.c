@@ -11,8 +11,8 @@
 #include <string.h>
 
 typedef struct packed_header {
-    char magic[8]; /* "mhalayer" */
-    char version[16], isa[16];
+    char magic[8];             /* "mhalayer" */
+    char version[16], isa[32]; /* "amx+avx512": the context's, and of the kernels in f32, if that is another */
     int64_t q_heads, kv_heads, head_dim, v_head_dim, q_dim, kv_dim, out_dim;
     uint64_t has_bias;            /* bit i: weight i */
     uint16_t parts[MHA_WEIGHTS];  /* of bf16 that weights were packed in; 0: as they are */
@@ -179,6 +179,13 @@ static size_t lay_out(mha_layer *layer, const packed_header *header, const mha_c
     return used;
 }
 
+/* A build may lack the instruction sets between. */
+static void name_isas(const mha_context *context, char *text, size_t bytes) {
+    const char *isa = context->choice.isa, *f32 = context->choice.kernels->isa;
+    const bool one = strcmp(isa, f32) == 0;
+    snprintf(text, bytes, "%s%s%s", isa, one ? "" : "+", one ? "" : f32);
+}
+
 static packed_header header_of(const mha_layer_desc *desc, const mha_context *context) {
     const mha_linear *linears[MHA_WEIGHTS] = {&desc->wq, &desc->wk, &desc->wv, &desc->wo};
     packed_header header = {.magic = {'m', 'h', 'a', 'l', 'a', 'y', 'e', 'r'},
@@ -191,7 +198,7 @@ static packed_header header_of(const mha_layer_desc *desc, const mha_context *co
                             .out_dim = desc->out_dim};
     mha_layer unused;
     snprintf(header.version, sizeof header.version, "%s", mha_version());
-    snprintf(header.isa, sizeof header.isa, "%s", context->choice.isa);
+    name_isas(context, header.isa, sizeof header.isa);
     for (int i = 0; i < MHA_WEIGHTS; i++) {
         header.has_bias |= (uint64_t)(linears[i]->bias != NULL) << i;
         header.dtypes[i] = (uint16_t)linears[i]->dtype;
@@ -296,6 +303,7 @@ mha_status mha_layer_borrow(const mha_context *context, const void *packed, size
                             char *text, size_t text_bytes) {
     const mha_message message = {text, text_bytes};
     packed_header header;
+    char isa[sizeof header.isa];
     if (layer == NULL) return mha_say(message, MHA_INVALID_ARGUMENT, "layer is NULL, expected a place for it");
     *layer = NULL;
     if (context == NULL) return mha_say(message, MHA_INVALID_ARGUMENT, "context is NULL, expected a context");
@@ -309,10 +317,11 @@ mha_status mha_layer_borrow(const mha_context *context, const void *packed, size
                        "packed does not begin with \"mhalayer\", expected what "
                        "mha_layer_pack wrote");
     header.version[sizeof header.version - 1] = header.isa[sizeof header.isa - 1] = '\0';
-    if (strcmp(header.version, mha_version()) != 0 || strcmp(header.isa, context->choice.isa) != 0)
+    name_isas(context, isa, sizeof isa);
+    if (strcmp(header.version, mha_version()) != 0 || strcmp(header.isa, isa) != 0)
         return mha_say(message, MHA_UNSUPPORTED,
                        "packed was written by version %s for \"%s\", expected version %s and \"%s\"", header.version,
-                       header.isa, mha_version(), context->choice.isa);
+                       header.isa, mha_version(), isa);
     const mha_layer_desc sizes = sizes_of(&header); /* resolved when it was written */
     int64_t out[MHA_WEIGHTS], in[MHA_WEIGHTS];
     TRY(check_sizes(&sizes, message));

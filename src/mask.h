@@ -38,7 +38,8 @@ static inline bool mha_mask_is_shared(const mha_plan *plan) {
 void mha_rows_open(const mha_plan *plan, int64_t batch, int64_t row0, int32_t n, mha_rows *rows);
 
 /* Sets begin, end, excluded and bias of the tile for a block of `keys` keys.  `excluded` has room for a block; `bias`
- * for its scores, laid out as the path has them, and `room` for as many floats; both are only used with an additive mask. */
+ * for its scores, laid out as the path has them, and `room` for as many floats; both are only used with an additive
+ * mask. */
 void mha_mask_tile(const mha_tile_place *place, int32_t keys, mha_tile *tile, uint64_t *excluded, float *bias,
                    float *room);
 

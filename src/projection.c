@@ -4,7 +4,7 @@
 #include "executor.h"
 
 enum {
-    ROW_UNIT = 8,   /* rows of a task are whole panels, */
+    ROW_UNIT = 8,   /* rows of a task are whole panels, but for AMX, which has panels of 32, */
     LEAST_ROWS = 48 /* and not so few that they wait for their weights */
 };
 

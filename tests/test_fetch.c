@@ -73,7 +73,8 @@ static void check(const areas *all) {
     }
 }
 
-#define MHA_KERNEL_ROW(isa, features) extern const mha_kernels mha_recording_f32_##isa;
+#define MHA_KERNEL_ROW(isa, features)     extern const mha_kernels mha_recording_f32_##isa;
+#define MHA_BF16_ROW(isa, features, pays) extern const mha_bf16_kernels mha_recording_bf16_##isa;
 #include "kernels.inc"
 
 static const mha_kernels *recording_of(const char *isa) {
@@ -84,9 +85,19 @@ static const mha_kernels *recording_of(const char *isa) {
     return kernels_among(rows, COUNT(rows), isa);
 }
 
+static const mha_gemm_kernels *recording_gemm_of(const char *isa) {
+#define MHA_BF16_ROW(name, features, pays)                                                                             \
+    if (strcmp(isa, #name) == 0) return &mha_recording_bf16_##name.gemm;
+#include "kernels.inc"
+    return &recording_of(isa)->gemm;
+}
+
 static bool is_scalar(const char *isa) { return strcmp(isa, "scalar") == 0; } /* fetches nothing */
 
-/* ---- GEMM: rows [8, 8 + rows) by panels [2, 2 + panels) and `more` outputs, a narrow panel ---- */
+static bool is_amx(const char *isa) { return strcmp(isa, "amx") == 0; }
+
+/* ---- GEMM: rows [8, 8 + rows) by panels [2, 2 + panels) and `more` outputs, a narrow panel.  Where bf16 is multiplied
+ * X is bf16, and `in` counts pairs of it: as wide as the f32 elsewhere ---- */
 
 enum { FEW_ROWS = 4, OFTEN = 1000 };
 
@@ -97,6 +108,7 @@ typedef struct gemm_case {
     int64_t rows, panels, more, in;
     mha_level level;
     mha_dtype w;
+    int vectors; /* of a panel */
 } gemm_case;
 
 /* lanes: floats that a term of a panel takes.  All whole panels but for the first step.  Places lose what a whole number of terms leaves, and a step of fewer
@@ -119,13 +131,13 @@ static void allow_few(areas *all, const gemm_case *c, const float *w, int64_t la
  * the slice by less than a line each, and the last of them has at most 32 rounds.  X is fetched by halves of lines,
  * again for each group of panels; by a step that is longer than the next one a line too far, by one that is shorter a
  * line too few: 8 of 9 (in = 257). */
-static void allow_many(areas *all, const gemm_case *c, const mha_gemm *gemm, const float *w, int64_t lanes,
+static void allow_many(areas *all, const gemm_case *c, const float *x, int64_t stride, const float *w, int64_t lanes,
                        int64_t first) {
     const int64_t group = MHA_GEMM_ROWS / c->rows * MHA_GEMM_PANELS, groups = (c->panels + group) / group;
-    const int64_t vector = lanes * in_a_float(c->w) / 3, stride = gemm->x_stride;
+    const int64_t vector = lanes * in_a_float(c->w) / c->vectors;
     const int64_t narrow = (c->more + vector - 1) / vector * vector * c->in / in_a_float(c->w);
     const int twice = 2 * (int)groups, times = c->rows < 32 ? 3 * (int)in_a_float(c->w) : OFTEN;
-    const float *x = (const float *)gemm->x + 8 * stride;
+    x += 8 * stride;
     if (c->level != MHA_FAST_CACHE) {
         for (int64_t p = 0; p < c->panels; p++, w += lanes * c->in)
             allow(all, (area){"weights", w, 1, lanes * c->in, 0, .98, 1, times});
@@ -138,32 +150,38 @@ static void allow_many(areas *all, const gemm_case *c, const mha_gemm *gemm, con
 }
 
 static void check_gemm(const char *isa, const gemm_case *c) {
-    const mha_kernels *kernels = recording_of(isa);
-    const int64_t lanes = kernels->gemm.panel, out0 = 2 * lanes, out = out0 + c->panels * lanes + c->more;
-    const int64_t per = in_a_float(c->w);
+    const mha_gemm_kernels *kernels = recording_gemm_of(isa);
+    const int64_t lanes = kernels->panel, out0 = 2 * lanes, out = out0 + c->panels * lanes + c->more;
+    const int64_t per = in_a_float(c->w), unit = isa_has_bf16(isa) ? 2 : 1;
+    const bool few = c->rows <= FEW_ROWS && !is_amx(isa); /* which takes any number of rows alike */
     /* Steps are even: the first has all inputs if these are few, otherwise half of them at most. */
-    const int64_t first = c->in <= 256 ? c->in : c->in / 2 + 8, x_stride = c->in / LINE * LINE + 4 * LINE;
+    const int64_t half = is_amx(isa) ? c->in / 32 * 16 : c->in / 2 + 8, first = c->in <= 256 ? c->in : half;
+    const int64_t x_stride = c->in / LINE * LINE + 4 * LINE;
     areas all = {.n = 0};
     snprintf(all.who, sizeof all.who, "isa %s: gemm rows %d panels %d outputs %d more in %d level %d dtype %d", isa,
              (int)c->rows, (int)c->panels, (int)c->more, (int)c->in, c->level, c->w);
     taken = 0;
-    const float *w = take((int64_t)(kernels->gemm.packed_bytes(out, c->in, c->w, 0) / sizeof(float))),
+    const float *w = take((int64_t)(kernels->packed_bytes(out, unit * c->in, c->w, 1) / sizeof(float))),
                 *x = take((8 + c->rows) * x_stride);
     const mha_gemm gemm = {.x = x,
-                           .x_dtype = MHA_F32,
-                           .x_stride = x_stride,
+                           .x_dtype = unit > 1 ? MHA_BF16 : MHA_F32,
+                           .x_parts = 1,
+                           .w_parts = 1,
+                           .x_stride = unit * x_stride,
                            .packed = w,
                            .w_dtype = c->w,
                            .y = take((8 + c->rows) * out),
                            .y_dtype = MHA_F32,
                            .y_stride = out,
-                           .in = c->in,
+                           .in = unit * c->in,
                            .out = out,
                            .level = c->level};
     memset(fetches, 0, sizeof fetches);
-    kernels->gemm.multiply(&gemm, 8, 8 + c->rows, out0, out, take((int64_t)kernels->gemm.scratch_floats));
+    kernels->multiply(&gemm, 8, 8 + c->rows, out0, out, take((int64_t)kernels->scratch_floats));
     w += out0 * c->in / per;
-    if (c->rows > FEW_ROWS && !is_scalar(isa)) allow_many(&all, c, &gemm, w, lanes / per, first);
+    gemm_case seen = *c;
+    if (is_amx(isa) && c->rows <= 32) seen.level = MHA_FAST_CACHE; /* a single tile has no time to fetch weights */
+    if (!few && !is_scalar(isa)) allow_many(&all, &seen, x, x_stride, w, lanes / per, first);
     else if (c->level != MHA_FAST_CACHE && !is_scalar(isa)) allow_few(&all, c, w, lanes / per, first);
     check(&all);
 }
@@ -175,9 +193,10 @@ static void gemm(const char *isa) {
         const int8_t *n = panels[i % COUNT(panels)];
         gemm_case c = {.rows = rows[i / COUNT(panels) / COUNT(ins)], .in = ins[i / COUNT(panels) % COUNT(ins)]};
         if (c.rows * c.in > 256 * 128) continue; /* an emulator would need long */
-        c.panels = n[0], c.more = n[1];
+        c.panels = n[0], c.more = n[1], c.vectors = is_amx(isa) ? 2 : 3;
+        if (is_amx(isa)) c.in = (c.in + 15) / 16 * 16; /* weights are packed so */
         for (; c.level <= MHA_DRAM; c.level++)
-            for (c.w = MHA_F32; c.w <= MHA_F16; c.w++) check_gemm(isa, &c);
+            for (c.w = MHA_F32; c.w <= (isa_has_bf16(isa) ? MHA_F32 : MHA_F16); c.w++) check_gemm(isa, &c);
     }
 }
 
@@ -288,6 +307,6 @@ static void decode(const char *isa) {
 }
 
 int main(void) {
-    static const isa_test tests[] = {F32_TEST(gemm), F32_TEST(decode)};
+    static const isa_test tests[] = {ISA_TEST(gemm), F32_TEST(decode)};
     return isa_tests_run(tests, COUNT(tests));
 }

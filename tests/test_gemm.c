@@ -1,4 +1,4 @@
-/* Y = X W^T + b of kernel.h: every tail, dtypes, strides with gaps, guard pages; and bits that depend on no other row. */
+/* Y = X W^T + b of kernel.h: every tail, dtypes, strides with gaps, guard pages; bits that depend on no other row. */
 #include "bound.h"
 #include "check.h"
 #include "half.h"
@@ -7,6 +7,7 @@
 #include "matrix.h"
 #include "test.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -214,7 +215,38 @@ static void groups(const char *isa) {
     for (size_t i = 0; i < (test_quick() ? 1 : COUNT(many_rows)); i++) check_product(isa, many_rows[i]);
 }
 
+/* One element of X that is not finite, or rounds to infinity in bf16, among rows of ones.  Its row of Y is that
+ * element, but for the others; the largest f32 may overflow, but is not NaN. */
+static void not_finite(const char *isa) {
+    static const float values[] = {INFINITY, -INFINITY, NAN, FLT_MAX, -FLT_MAX, 0x1.fep127f};
+    const mha_gemm_kernels *kernels = gemm_kernels_of(isa);
+    for (int64_t n = 1; n <= 9; n += 4)
+        for (size_t i = 0; i < COUNT(values); i++) {
+            gemm_case c = {n, 35, 21, false, 0, GUARD_END, MHA_F32, MHA_BF16, MHA_F32, 0, 0};
+            if (isa_has_bf16(isa)) c.x_parts = mha_bf16_parts(c.x), c.w_parts = 1;
+            product p = product_make(kernels, c);
+            for (int64_t k = 0; k < c.rows * c.in; k++) element_set(p.x.data, c.x, k, 1);
+            for (int64_t k = 0; k < c.out * c.in; k++) element_set(p.w.data, c.w, k, 1);
+            ((float *)(void *)p.x.data)[(c.rows - 1) * c.in + 20] = values[i];
+            kernels->pack(p.w.data, c.w, c.w_parts, c.in, c.out, c.in, p.packed.data);
+            run(kernels, &p, 0, c.rows, 1000);
+            float *y = take(&p);
+            for (int64_t k = 0; k < c.rows * c.out; k++) {
+                const float x = k / c.out == c.rows - 1 ? values[i] : 21;
+                const bool close = isfinite(x) && fabsf(y[k] / x - 1) < 1e-6f; /* Arm's BFDOT rounds to odd */
+                const bool overflows =
+                    c.w_parts > 0 && isfinite(x) && fabsf(x) == FLT_MAX && y[k] == copysignf(INFINITY, x);
+                if (!overflows && !close && y[k] != x && !(isnan(y[k]) && isnan(x)))
+                    fail_msg("isa %s: %g becomes %g in row %d of %d", isa, (double)x, (double)y[k], (int)(k / c.out),
+                             (int)n);
+            }
+            free(y);
+            product_free(&p);
+        }
+}
+
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(rows), {"outputs", outputs_, false}, ISA_TEST(inputs), ISA_TEST(groups)};
+    static const isa_test tests[] = {
+        ISA_TEST(rows), {"outputs", outputs_, false}, ISA_TEST(inputs), ISA_TEST(groups), ISA_TEST(not_finite)};
     return isa_tests_run(tests, COUNT(tests));
 }

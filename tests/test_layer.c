@@ -252,34 +252,6 @@ static void tails(const char *isa) {
     }
 }
 
-/* Each batch item alone has the bits it has in the batch. */
-static void batch_bits(const char *isa) {
-    mha_context *context = isa_context_of(isa, MHA_EXP_AUTO, MHA_PRECISION_MEDIUM);
-    static const int64_t lens[] = {1, 3, 40, 97, 200};
-    for (size_t i = 0; i < COUNT(lens); i++) {
-        layer_spec s = base;
-        s.what = "batch bits";
-        s.batch = 3, s.q_len = lens[i], s.biases = BIAS_ALL, s.seed = i;
-        mha_layer *layer;
-        layer_problem p;
-        layer_problem_make(&p, &s, GUARD_END);
-        assert_int_equal(MHA_OK, mha_layer_create(context, &p.desc, &layer, NULL, 0));
-        layer_outputs whole = layer_run(&p, layer, NULL, isa);
-        for (int64_t b = 0; b < s.batch; b++) {
-            layer_problem item = p;
-            item.spec.batch = item.args.batch = 1;
-            item.args.q.data = (float *)p.args.q.data + b * p.args.q.stride[0];
-            layer_outputs alone = layer_run(&item, layer, NULL, isa);
-            check_same_bits(isa, s.what, "out", alone.out, whole.out + b * alone.n_out, alone.n_out);
-            layer_outputs_free(&alone);
-        }
-        layer_outputs_free(&whole);
-        mha_layer_destroy(layer);
-        layer_problem_free(&p);
-    }
-    mha_context_destroy(context);
-}
-
 /* A causal sequence piece by piece, the keys and values of earlier pieces in a cache. */
 static void with_cache(const char *isa) {
     enum { TOKENS_OF_ITEM = 23, ITEMS = 2, KV_HEADS = 2, DIM = 8 };
@@ -327,6 +299,6 @@ static void with_cache(const char *isa) {
 int main(void) {
     static const isa_test tests[] = {F32_TEST(with_cache),    ISA_TEST(forms),           ISA_TEST(half_precision),
                                      F32_TEST(shared_inputs), F32_TEST(biases_and_gaps), F32_TEST(options),
-                                     ISA_TEST(tails),         ISA_TEST(batch_bits)};
+                                     ISA_TEST(tails)};
     return isa_tests_run(tests, COUNT(tests));
 }

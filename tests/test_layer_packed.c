@@ -1,6 +1,8 @@
 /* Packed memory: what mha_layer_pack did not write so is refused by name, and what it writes. */
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
+#include "context.h"
 #include "isas.h"
+#include "kernels.h"
 #include "layer_problem.h"
 #include "test.h"
 
@@ -59,6 +61,23 @@ static void packed_memory(const char *isa) {
     mha_context_destroy(scalar);
 }
 
+/* Builds may have the same instruction set, but not the one whose kernels do what it lacks. */
+static void another_build(const char *isa) {
+    mha_context *context = isa_context(isa, MHA_EXP_AUTO);
+    struct mha_context other = *context;
+    other.choice.kernels = kernels_of("scalar");
+    layer_problem p;
+    layer_problem_make(&p, &packable, GUARD_END);
+    const size_t bytes = packed_size(&other, &p);
+    guard packed = guard_make(bytes, GUARD_START, 0);
+    assert_int_equal(MHA_OK, mha_layer_pack(&other, &p.desc, packed.data, bytes, NULL, 0));
+    if (other.choice.kernels != context->choice.kernels)
+        expect_refused(context, packed.data, bytes, MHA_UNSUPPORTED, "another build's");
+    guard_free(&packed);
+    layer_problem_free(&p);
+    mha_context_destroy(context);
+}
+
 /* Weights in f32 are packed as bf16 for less than the highest precision, in one part or two, and only where such are
  * multiplied. */
 static void another_precision(const char *isa) {
@@ -88,7 +107,7 @@ static void another_precision(const char *isa) {
 
 /* A header of which any number was changed: refused, whatever it says. */
 static void corrupt_header(const char *isa) {
-    enum { NAMES = 40, HEADER = 128 }; /* bytes of magic, version and isa; of all */
+    enum { NAMES = 56, HEADER = 144 }; /* bytes of magic, version and isa; of all */
     static const int64_t values[] = {0, -1, 1, 3, 33, 1 << 16, 1 << 24, INT64_C(1) << 40, INT64_MAX, INT64_MIN};
     mha_context *context = isa_context(isa, MHA_EXP_AUTO);
     layer_problem p;
@@ -112,8 +131,8 @@ static void corrupt_header(const char *isa) {
 
 /* Names that nothing ends are cut off, not read on. */
 static void endless_names(const char *isa) {
-    enum { MAGIC = 8, NAMES = 32 };
-    static const char wanted[] = "version xxxxxxxxxxxxxxx for \"xxxxxxxxxxxxxxx\"";
+    enum { MAGIC = 8, NAMES = 48 };
+    static const char wanted[] = "version xxxxxxxxxxxxxxx for \"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\"";
     static const size_t lengths[] = {NAMES, 1024 - MAGIC}; /* of the names; of all numbers as well */
     mha_context *context = isa_context(isa, MHA_EXP_AUTO);
     for (size_t i = 0; i < COUNT(lengths); i++) {
@@ -182,7 +201,7 @@ static void over_weights(const char *isa) {
 
 /* A layer, never written but for its header, and a batch whose workspace has more bytes than can be counted. */
 static void workspace_overflow(const char *isa) {
-    enum { NUMBERS = 40, BYTES = 120 }; /* where they lie in the header */
+    enum { NUMBERS = 56, BYTES = 136 }; /* where they lie in the header */
     mha_context *context = isa_context(isa, MHA_EXP_AUTO);
     layer_problem p;
     size_t bytes = 0;
@@ -217,8 +236,8 @@ static void workspace_overflow(const char *isa) {
 }
 
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(packed_memory),     ISA_TEST(another_precision), ISA_TEST(corrupt_header),
-                                     ISA_TEST(endless_names),     ISA_TEST(same_bytes),        ISA_TEST(over_weights),
-                                     ISA_TEST(workspace_overflow)};
+    static const isa_test tests[] = {ISA_TEST(packed_memory),  ISA_TEST(another_build),     ISA_TEST(another_precision),
+                                     ISA_TEST(corrupt_header), ISA_TEST(endless_names),     ISA_TEST(same_bytes),
+                                     ISA_TEST(over_weights),   ISA_TEST(workspace_overflow)};
     return isa_tests_run(tests, COUNT(tests));
 }

@@ -1,8 +1,10 @@
 /* AMX's kernels as they are compiled, on any CPU with AVX-512: what emulation in C leaves out are the tiles'
- * configuration, and whether compilers keep the order of tile instructions and of others that share memory with them. */
+ * configuration, and whether compilers keep the order of tile instructions and of others that share memory with
+ * them. */
 #include "check.h"
 #include "context.h"
 #include "isas.h"
+#include "layer_problem.h"
 #include "test.h"
 #include "trap_tiles.h"
 
@@ -82,6 +84,61 @@ static bool runs(const char *isa) {
     return false;
 }
 
+/* Steps of one and of several parts of X; whole panels, narrow ones and edges; whole tiles of rows and a single one. */
+static const layer_spec layers[] = {
+    {.what = "all bf16",
+     .q_heads = 2,
+     .kv_heads = 1,
+     .head_dim = 24,
+     .q_dim = 70,
+     .batch = 1,
+     .q_len = 40,
+     .kv_len = -1,
+     .weight_dtypes = {MHA_BF16, MHA_BF16, MHA_BF16, MHA_BF16},
+     .dtypes = {MHA_BF16, MHA_BF16, [X_OUT] = MHA_BF16}},
+    {.what = "bf16 weights",
+     .q_heads = 4,
+     .kv_heads = 4,
+     .head_dim = 16,
+     .q_dim = 300,
+     .out_dim = 64,
+     .biases = BIAS_ALL,
+     .batch = 1,
+     .q_len = 65,
+     .kv_len = -1,
+     .weight_dtypes = {MHA_BF16, MHA_BF16, MHA_BF16, MHA_BF16}},
+    {.what = "one token",
+     .q_heads = 2,
+     .kv_heads = 2,
+     .head_dim = 20,
+     .q_dim = 33,
+     .batch = 1,
+     .q_len = 1,
+     .kv_len = -1,
+     .weight_dtypes = {MHA_BF16, MHA_BF16, MHA_BF16, MHA_BF16},
+     .dtypes = {MHA_F16, MHA_F16}},
+};
+
+static void check_layers(const mha_context *forced) {
+    for (size_t i = 0; i < COUNT(layers); i++) {
+        const layer_spec *s = &layers[i];
+        const bool attention = s->q_len > 4 && s->dtypes[X_Q] == MHA_BF16;
+        layer_problem p;
+        mha_layer *layer;
+        layer_problem_make(&p, s, GUARD_END);
+        naive_layer_result wanted =
+            naive_layer(&p.naive_desc, &p.args, (naive_bf16){.attention = attention, .weights = true});
+        assert_int_equal(MHA_OK, mha_layer_create(forced, &p.desc, &layer, NULL, 0));
+        layer_outputs got = layer_run(&p, layer, NULL, "AMX as compiled");
+        check_values("AMX as compiled", s->what, "out", got.out, &wanted.out);
+        assert_false(trapped_tiles_open());
+        layer_outputs_free(&got);
+        naive_layer_result_free(&wanted);
+        mha_layer_destroy(layer);
+        layer_problem_free(&p);
+    }
+}
+
 static void trapped(void **state) {
     (void)state;
     if (!runs("avx512")) skip();
@@ -89,6 +146,7 @@ static void trapped(void **state) {
     mha_context *context = isa_context("avx512", MHA_EXP_AUTO);
     struct mha_context forced = *context;
     forced.choice.bf16 = &mha_trapped_bf16_amx;
+    check_layers(&forced);
     for (size_t i = 0; i < COUNT(cases); i++) {
         problem p;
         spec s = spec_for("amx", &cases[i]);

@@ -151,7 +151,7 @@ typedef enum mha_dtype {
 } mha_dtype;
 
 /* Operands need not have the same dtype.  Half precision is converted to f32 on load and rounded to nearest, ties to
- * even, on store; everything between is f32.
+ * even, on store; everything between is f32, but where bf16 is multiplied (mha_precision).
  *
  * An operand [batch, heads, tokens, dim].  dim is contiguous; every other stride is free, so that [B,H,T,D], [B,T,H,D],
  * slices of a packed QKV buffer and of a KV cache need no copy.  A zero stride broadcasts an input.  data needs the
@@ -318,7 +318,8 @@ MHA_API mha_status mha_layer_packed_size(const mha_context *context, const mha_l
                                          char *message, size_t message_bytes);
 
 /* Packs the weights into packed[0..packed_bytes), 64-byte aligned, apart from them.  It may be written to a file and
- * mapped later; it is only valid for contexts with the same instruction set and the same library version. */
+ * mapped later; it is only valid for contexts with the same instruction set, the same library version and, where the
+ * instruction set multiplies bf16, the same answer to whether the precision is medium. */
 MHA_API mha_status mha_layer_pack(const mha_context *context, const mha_layer_desc *desc, void *packed,
                                   size_t packed_bytes, char *message, size_t message_bytes);
 

@@ -51,7 +51,8 @@ class Layer:
         Sizes.
     packed : ndarray of uint8
         The packed weights, read-only. `from_packed` takes them back, from a memory-mapped file too. They fit contexts
-        of the same instruction set and the same version of the library only.
+        of the same instruction set and the same version of the library only; where that instruction set multiplies
+        bf16, not one with precision "medium" beside one without.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-/* The products of a tile of Y by AMX: A is X, in tiles [parts][depth / 16][32 rows][16 units], B are weights as packed. */
+/* The products of a tile of Y by AMX: A is X, in tiles [parts][depth / 16][32 rows][16 units], B is W as packed. */
 #ifndef MHA_AMX_GEMM_ROWS_H
 #define MHA_AMX_GEMM_ROWS_H
 
@@ -13,8 +13,9 @@ V_INLINE void pack_x_rows(const void *x, mha_dtype dtype, int64_t stride, int64_
         for (int64_t u = 0; u < depth; u += TILE_FLOATS, packed += GEMM_PANEL_STEP)
             for (int64_t row = 0; row < PANEL; row++) {
                 const int64_t left = row < rows ? elements - u * UNIT : 0;
-                const void *at = mha_element(x, row * stride + u * UNIT, dtype);
-                v_store(packed + row * TILE_FLOATS, left > 0 ? load_part(at, left, dtype, part, 1) : v_zero());
+                vf units = v_zero();
+                if (left > 0) units = load_part(mha_element(x, row * stride + u * UNIT, dtype), left, dtype, part, 1);
+                v_store(packed + row * TILE_FLOATS, units);
             }
 }
 

@@ -3,10 +3,11 @@
  *     S [32 keys][lanes]    = K [keys][head_dim]   Q^T [head_dim / 2][lanes][2]
  *     O [32 columns][lanes] += V^T [columns][keys]  P [keys / 2][lanes][2]
  *
- * Q and P lie as src/simd loads queries and leaves weights: pairs of rows, which is what B wants.  K is copied with head_dim
- * and keys rounded up to 32; V becomes [keys / 32][v_head_dim, rounded up][32].  What is beyond the last is zero.
+ * Q and P lie as src/simd loads queries and leaves weights: pairs of rows, which is what B wants.  K is copied with
+ * head_dim and keys rounded up to 32; V becomes [keys / 32][v_head_dim, rounded up][32].  What is beyond the last is
+ * zero.
  *
- * Of operands in two parts, one array behind the other, three products are summed: the last, of what rounding left of
+ * Of operands in two parts, one array behind the other, three products are summed: the fourth, of what rounding left of
  * both, is less than 2^-18 of the first. */
 #ifndef MHA_AMX_PRODUCTS_H
 #define MHA_AMX_PRODUCTS_H

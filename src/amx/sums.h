@@ -1,5 +1,5 @@
-/* C [32][lanes] += A [32][32] B [32][lanes], lanes: 16 or 32.  Tiles 0 to 3 are the sums, 4 and 5 of A, 6 and 7 of B: each
- * is loaded once for two products. */
+/* C [32][lanes] += A [32][32] B [32][lanes], lanes: 16 or 32.  Tiles 0 to 3 are the sums, 4 and 5 of A, 6 and 7 of B:
+ * each is loaded once for two products. */
 #ifndef MHA_AMX_SUMS_H
 #define MHA_AMX_SUMS_H
 

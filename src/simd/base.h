@@ -5,7 +5,7 @@
  *   macro      IN_PLACE_TILES, 0: that path is not compiled
  *   vf, vm     a vector, a mask
  *   v_zero v_set1 v_load v_store             memory needs the alignment of an element only
- *   v_load_n v_store_n                       the first min(n, V_LANES), 0 < n; the rest reads as 0, memory is not touched
+ *   v_load_n v_store_n                       the first min(n, V_LANES), 0 < n; the rest reads as 0 and is not touched
  *   v_add v_sub v_mul
  *   v_fma(a, b, c)                           a * b + c, rounded once, or as if but for 2^-50
  *   v_max(x, m)                              the larger; m if x is NaN
@@ -15,12 +15,12 @@
  *   v_mask(bits), v_blend(m, no, yes)        lane i of the mask is bit i
  *   v_equal(a, b)                            bit i: lanes i are equal
  *   v_sum(x), v_largest(x)                   over the lanes; none is NaN for the second
- *   v_sum_rows(rows, x, out, stride)         x[r][0..3] summed into out[r * stride + 0..3], in one order whatever `rows` is
+ *   v_sum_rows(rows, x, out, stride)         x[r][0..3] summed into out[r * stride + 0..3], in one order for any `rows`
  *   v_transpose(r)                           V_LANES x V_LANES, in place
  *   v_store_panels(dst, stride, x)           the lanes in groups of PANEL (or all, if PANEL is larger), stride apart
  *   va, va_load(p), va_fma(a, i, b, c)       PANEL consecutive floats; v_fma(a[i], b, c), i a constant after unrolling
- *   v_load_f16 v_load_bf16 v_store_f16 v_store_bf16      V_LANES elements of half precision; stores round to nearest, ties to
- *                                            even, and keep NaN
+ *   v_load_f16 v_load_bf16 v_store_f16 v_store_bf16      V_LANES elements of half precision; stores round to nearest,
+ *                                            ties to even, and keep NaN
  *   v_exp_sleef v_log_sleef v_tanh_sleef     SLEEF, the 1.0 ULP ones
  *
  * An instruction set that multiplies pairs of bf16 includes such a vec.h and defines UNIT 2 and, for vectors of V_LANES

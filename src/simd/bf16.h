@@ -1,4 +1,5 @@
-/* Instantiates the tile path and GEMM for a vocabulary that multiplies pairs of bf16, and exports the row of kernels.inc. */
+/* Instantiates the tile path and GEMM for a vocabulary that multiplies pairs of bf16, and exports the row of
+ * kernels.inc. */
 #include "exp.h"
 #include "elements.h"
 #include "fma_tile.h"

@@ -117,10 +117,10 @@ V_INLINE vf load_units(const void *p, int64_t n, mha_dtype dtype, float factor) 
     return v_load_pairs(units);
 }
 
-/* What rounding to bf16 takes of x; nothing, if that is not finite. */
+/* What rounding to bf16 takes of x; nothing, if that is not finite: x is not, or rounds to infinity. */
 V_INLINE vf rest_of(vf x) {
-    const vf rest = v_sub(x, as_multiplied(x));
-    return v_blend(v_mask(v_equal(rest, rest)), v_zero(), rest);
+    const vf rest = v_sub(x, as_multiplied(x)), zero = v_sub(rest, rest); /* or NaN */
+    return v_blend(v_mask(v_equal(zero, zero)), v_zero(), rest);
 }
 
 /* Part 0 of x is x; the next one, what rounding that to bf16 leaves.  An f16 is the sum of two that are rounded, an f32

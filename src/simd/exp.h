@@ -5,7 +5,8 @@
 /* exp(x * scale) = 2^n 2^f with n = round(x * exp_hi) and f = x * (exp_hi + exp_lo) - n, |f| <= 1/2.
  *
  * Adding 1.5 * 2^23 + 127 rounds and leaves n + 127, the exponent field of 2^n, in the low bits of the sum.  The FMA
- * that subtracts n is exact but for its last rounding; exp_lo restores what rounding scale * log2(e) took, 1e-6 at x = -87.
+ * that subtracts n is exact but for its last rounding; exp_lo restores what rounding scale * log2(e) took, 1e-6 at
+ * x = -87.
  * 2^f = 1 + f q(f): q began as the minimax polynomial of degree 5 for the relative error on [-1/2, 1/2] (2e-9); its
  * rounded coefficients (1.18 ULP in all) were then moved by units in the last place to lower the largest error over
  * four million arguments.  1.02 ULP over every float, by tests/test_exp.c. */

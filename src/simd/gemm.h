@@ -3,7 +3,7 @@
  *     for each group of panels of TILE_LANES outputs
  *         for each GEMM_DEPTH of the inputs, X [rows][depth] packed in panels, in scratch
  *             for each panel of the group (its slice of W then stays in the first-level cache)
- *                 for each panel of PANEL rows: sums (=, then +=) tile; meanwhile fetch the next panel's slice, next inputs
+ *                 for each panel of PANEL rows: sums (=, then +=) tile; meanwhile fetch the next slice, next inputs
  *                     once no panel of outputs needs these rows any more: pack their next inputs in their place
  *
  * Half precision becomes f32 first: X as it is packed, a slice of W before many rows meet it.  Where bf16 is multiplied
@@ -18,9 +18,13 @@
 enum {
     GEMM_X_FLOATS = MHA_GEMM_ROWS * GEMM_DEPTH,
     GEMM_SUM_FLOATS = MHA_GEMM_ROWS * MHA_GEMM_PANELS * TILE_LANES,
-    GEMM_SLICE_FLOATS = GEMM_DEPTH * TILE_LANES,
+    GEMM_SLICE_FLOATS = UNIT == 1 ? GEMM_DEPTH * TILE_LANES : 0, /* pairs of bf16 are multiplied as they are */
     GEMM_SCRATCH_FLOATS = GEMM_X_FLOATS + GEMM_SUM_FLOATS + GEMM_SLICE_FLOATS,
 };
+
+_Static_assert(MHA_GEMM_ROWS % STEP == 0, "row blocks are whole panels and vectors");
+_Static_assert(GEMM_DEPTH % FETCH_TERMS == 0, "a step has at most GEMM_DEPTH inputs, in groups of FETCH_TERMS");
+_Static_assert(UNIT == 1 || GEMM_DEPTH / 3 >= FETCH_TERMS, "all parts of X have a step that long");
 
 /* Rows of a call, and its scratch. */
 typedef struct gemm_block {
@@ -131,7 +135,7 @@ V_INLINE void gemm_panel(const gemm_block *block, gemm_tile *tile) {
 
 static void next_share(tile_fetch *f) {
     f->w += f->w_share;
-    f->x += f->x_rows * f->x_stride;
+    f->x += (uint64_t)f->x_rows * f->x_stride;
     f->x_left -= f->x_rows;
     if (f->x_rows > f->x_left) f->x_rows = f->x_left;
 }
@@ -159,13 +163,14 @@ static const float *slice_floats(const gemm_block *block, const gemm_tile *tile)
  * would begin with. */
 static void gemm_panels(const gemm_block *block, const gemm_slices *s, const gemm_slices *next, bool ends) {
     const mha_gemm *gemm = block->gemm;
-    const int64_t rows = ends ? 0 : block->row1 - block->row0, x_bytes = UNIT * mha_dtype_bytes(gemm->x_dtype);
+    const int64_t rows = ends ? 0 : block->row1 - block->row0;
+    const uint64_t x_bytes = (uint64_t)mha_dtype_bytes(gemm->x_dtype);
     const int64_t tiles = round_up(s->out1 - s->out0, TILE_LANES) / TILE_LANES * (block->rows / PANEL);
-    tile_fetch fetch = {.x = x_at(gemm, block->row0, next->k),
+    tile_fetch fetch = {.x = (uintptr_t)x_at(gemm, block->row0, next->k),
                         .x_rows = (rows + tiles - 1) / tiles,
                         .x_left = rows,
-                        .x_stride = gemm->x_stride * x_bytes,
-                        .x_bytes = x_bytes};
+                        .x_stride = (uint64_t)gemm->x_stride * x_bytes,
+                        .x_bytes = UNIT * x_bytes};
     for (int64_t out = s->out0; out < s->out1; out += TILE_LANES) {
         const bool last = out + TILE_LANES >= s->out1;
         gemm_tile tile = tile_of(block, s, out);

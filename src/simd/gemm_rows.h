@@ -4,6 +4,8 @@
 
 enum { SHORT_ROWS = 4 }; /* of the shorter tile that the last rows may take */
 
+_Static_assert((int)SHORT_ROWS <= (int)PANEL, "a shorter tile is not a longer one");
+
 /* For few rows: slices of weights that come next, cut into places of so many terms each. */
 typedef struct weight_fetch {
     const void *place[FETCH_PLACES];
@@ -46,8 +48,12 @@ V_INLINE void gemm_rows(const gemm_tile *tile, fma_rows x, weight_fetch *few, in
         fma_term(rows, vectors, k, &x, tile->w, w, tile->w_stride, c);
     }
     for (int part = 1; UNIT > 1 && part < tile->x_parts; part++) {
-        V_UNROLL
-        for (int i = 0; i < rows; i++) x.row[i] += tile->depth * (x.packed ? PANEL : x.step);
+        if (x.packed) {
+            x.row[0] += tile->depth * PANEL;
+        } else {
+            V_UNROLL
+            for (int i = 0; i < rows; i++) x.row[i] += tile->depth * x.step;
+        }
         for (k = 0; k < tile->depth; k++) fma_term(rows, vectors, k, &x, tile->w, w, tile->w_stride, c);
     }
     V_UNROLL

@@ -8,10 +8,10 @@ enum { FETCH_TERMS = HEAD_STEP > 8 ? HEAD_STEP : 8 };
 
 /* What comes next, tile by tile: in each FETCH_TERMS terms so many lines of weights, and one of so many rows of X. */
 typedef struct tile_fetch {
-    const char *w, *x;
+    const char *w;
     int64_t w_share, w_lines; /* bytes a tile */
     int64_t x_rows, x_left;
-    int64_t x_stride, x_bytes; /* of a row, of an element */
+    uint64_t x, x_stride, x_bytes; /* an address; of a row, which may be anything if there is one only; of a unit */
 } tile_fetch;
 
 typedef struct gemm_tile {
@@ -29,9 +29,10 @@ typedef struct gemm_tile {
 } gemm_tile;
 
 V_INLINE void fetch_share(const tile_fetch *f, int64_t k) {
-    const char *w = f->w + k / FETCH_TERMS * f->w_lines * LINE_BYTES, *x = f->x + k * f->x_bytes;
+    const char *w = f->w + k / FETCH_TERMS * f->w_lines * LINE_BYTES;
+    uint64_t x = f->x + (uint64_t)k * f->x_bytes;
     for (int64_t i = 0; i < f->w_lines; i++) __builtin_prefetch(w + i * LINE_BYTES, 0, 2);
-    for (int64_t i = 0; i < f->x_rows; i++) __builtin_prefetch(x + i * f->x_stride, 0, 2);
+    for (int64_t i = 0; i < f->x_rows; i++, x += f->x_stride) __builtin_prefetch((const void *)(uintptr_t)x, 0, 2);
 }
 
 /* A tile at an edge of Y, or for half precision, is stored as sums and copied: with conditions around its stores not
@@ -39,8 +40,8 @@ V_INLINE void fetch_share(const tile_fetch *f, int64_t k) {
 static void copy_sums(const gemm_tile *tile, int valid, int64_t lanes) {
     const mha_gemm *gemm = tile->gemm;
     const int64_t outs = tile->outs < lanes ? tile->outs : lanes, bytes = mha_dtype_bytes(gemm->y_dtype);
-    char *y = (char *)gemm->y + (tile->row * gemm->y_stride + tile->out) * bytes;
-    for (int i = 0; i < valid; i++, y += gemm->y_stride * bytes) {
+    for (int i = 0; i < valid; i++) {
+        char *y = (char *)gemm->y + ((tile->row + i) * gemm->y_stride + tile->out) * bytes;
         const float *sums = tile->sums + i * TILE_LANES;
         if (gemm->y_dtype == MHA_F32) memcpy(y, sums, (size_t)(outs * bytes));
         else narrow(sums, gemm->y_dtype, (uint16_t *)(void *)y, outs);

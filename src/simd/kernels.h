@@ -21,9 +21,6 @@ _Static_assert(TILE_LANES <= (int)MHA_MAX_LANES, "a key's exclusions are one bit
 _Static_assert(BLOCK_KEYS <= (int)MHA_MAX_BLOCK_KEYS, "larger blocks would not fit a worker's megabyte");
 _Static_assert(BLOCK_KEYS % STEP == 0 && BLOCK_KEYS % SCORE_KEYS == 0, "blocks are whole panels and vectors");
 _Static_assert(STEP % V_LANES == 0 && STEP % PANEL == 0, "panels are vectors, or vectors are panels");
-_Static_assert(MHA_GEMM_ROWS % STEP == 0, "row blocks are whole panels and vectors");
-_Static_assert(GEMM_DEPTH % FETCH_TERMS == 0, "a step has at most GEMM_DEPTH inputs, in groups of FETCH_TERMS");
-_Static_assert((int)SHORT_ROWS <= (int)PANEL, "a shorter tile is not a longer one");
 _Static_assert((int)DECODE_ROWS <= (int)V_LANES, "a tile's maxima and what it shrinks by are a vector");
 _Static_assert(BLOCK_KEYS % FETCH_PLACES == 0, "places of a block are even");
 _Static_assert((int)MHA_GEMM_PANELS <= (int)FETCH_PLACES, "every panel of a group is a place");
