@@ -16,7 +16,7 @@ def are_bf16(isa, q_len, *dtypes):
 
 
 def errors(isa, q, k, v, attended):
-    """What (out, lse, weights) of `attention` may be off by because weights are rounded; `attended` are the exact ones."""
+    """How far (out, lse, weights) may be off because weights are rounded; `attended` are the exact ones."""
     if not are_bf16(isa, q.shape[2], q.dtype, k.dtype, v.dtype):
         return 0.0, 0.0, 0.0
     v = np.repeat(v.astype(np.float64), q.shape[1] // v.shape[1], axis=1)
