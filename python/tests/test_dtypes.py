@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mha
+import ml_dtypes
 import numpy as np
 import products
 import pytest
@@ -54,6 +55,20 @@ def test_operands_of_different_dtypes(qkv, q_dtype, kv_dtype, out_dtype):
     actual = mha.attention(q, k, v, out=out)
     assert out is None or actual is out
     assert_attention(actual, q, k, v, out_dtype or q_dtype)
+
+
+def test_medium_precision(qkv, context):
+    """Where bf16 is multiplied, operands are what rounding to it makes of them; elsewhere the option changes nothing."""
+    medium = mha.Context(isa=context.isa, precision="medium")
+    read = [x.astype(ml_dtypes.bfloat16) for x in qkv] if context.isa in products.ISAS else qkv
+    expected = mha.attention(*read, out=np.empty((2, 4, 13, 17), np.float32), context=context)
+    np.testing.assert_array_equal(mha.attention(*qkv, context=medium), expected)
+
+
+@pytest.mark.parametrize("precision", ["highest", "high"])
+def test_precision_is_kept_otherwise(qkv, precision, context):
+    expected = mha.attention(*qkv, context=mha.Context(isa="scalar"))
+    assert_close(mha.attention(*qkv, context=mha.Context(isa=context.isa, precision=precision)), expected)
 
 
 @pytest.mark.parametrize("dtype", HALVES)
