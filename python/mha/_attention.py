@@ -35,7 +35,8 @@ def attention(
     """Compute softmax(q k^T scale) v for every head.
 
     Arrays are of any library: NumPy's by the buffer protocol, others by DLPack, in CPU memory. Their dtypes are float32,
-    float16 or bfloat16 (of `ml_dtypes`, with NumPy) and may differ; everything is computed in float32.
+    float16 or bfloat16 (of `ml_dtypes`, with NumPy) and may differ; everything is computed in float32, but for the
+    products of which `Context` tells.
 
     Key j is visible to query i, at position p = i + q_offset, iff j < kv_lens, and j <= p if `causal`, and
     p - left <= j <= p + right, and the mask does not exclude it. Excluded keys and values never reach the result, even

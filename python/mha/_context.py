@@ -14,11 +14,17 @@ class Context:
     Parameters
     ----------
     isa : str, optional
-        The instruction set to use: "scalar", "avx2", "avx512" or "neon". By default the environment variable MHA_ISA
-        if it is set, else the best one that this CPU has.
+        The instruction set to use: "scalar", "avx2", "avx512", "avx512bf16", "amx", "neon" or "neonbf16". By default
+        the environment variable MHA_ISA if it is set, else the best one that this CPU has; "avx512bf16" and "amx" only
+        by name.
     exp : {"auto", "sleef", "fused"}
         The exponential inside softmax: SLEEF's (at most 1.0 ULP), or one fused into the loop (at most 1.1 ULP). "auto"
         takes the faster one.
+    precision : {"highest", "high", "medium"}
+        How exactly products are computed, named as PyTorch's float32 matmul precision. "avx512bf16", "amx" and
+        "neonbf16" multiply bfloat16 where there are more than 4 queries, and in a layer's projections by bfloat16
+        weights; with "medium" arrays and weights of other dtypes are rounded to it there. "high" may drop all but 16
+        bits of a float32; today it drops none and is "highest". Other instruction sets ignore the option.
 
     Attributes
     ----------
@@ -28,24 +34,26 @@ class Context:
     Raises
     ------
     ValueError
-        If `isa` is unknown or this CPU lacks it, or `exp` is unknown.
+        If `isa` is unknown or this CPU lacks it, or `exp` or `precision` is unknown.
 
     Examples
     --------
     >>> reference = mha.Context(isa="scalar")
     >>> out = mha.attention(q, k, v, context=reference)
+    >>> faster = mha.Context(precision="medium")
     """
 
-    def __init__(self, isa: str | None = None, exp: str = "auto") -> None:
-        self._handle = _mha.Context(isa, exp)
+    def __init__(self, isa: str | None = None, exp: str = "auto", precision: str = "highest") -> None:
+        self._handle = _mha.Context(isa, exp, precision)
         self._exp = exp
+        self._precision = precision
 
     @property
     def isa(self) -> str:
         return self._handle.isa
 
     def __repr__(self) -> str:
-        return f"mha.Context(isa={self.isa!r}, exp={self._exp!r})"
+        return f"mha.Context(isa={self.isa!r}, exp={self._exp!r}, precision={self._precision!r})"
 
 
 @cache

@@ -25,8 +25,9 @@ class Layer:
     `wqkv` must be given.
 
     Weights and biases are of float32, float16 or bfloat16, each on its own, and so are the arrays of a call. Packed
-    weights keep their dtype. Everything is computed in float32; between the projections and attention, queries and what
-    the heads yield are rounded to the dtype of `q`, keys and values to that of `kv`.
+    weights keep their dtype. Everything is computed in float32, but for the products of which `Context` tells; between
+    the projections and attention, queries and what the heads yield are rounded to the dtype of `q`, keys and values to
+    that of `kv`.
 
     Parameters
     ----------

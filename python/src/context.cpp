@@ -19,6 +19,13 @@ mha_exp exp_option(const std::string &name) {
     throw nb::value_error(("exp is '" + name + "', expected 'auto', 'sleef' or 'fused'").c_str());
 }
 
+mha_precision precision_option(const std::string &name) {
+    if (name == "highest") return MHA_PRECISION_HIGHEST;
+    if (name == "high") return MHA_PRECISION_HIGH;
+    if (name == "medium") return MHA_PRECISION_MEDIUM;
+    throw nb::value_error(("precision is '" + name + "', expected 'highest', 'high' or 'medium'").c_str());
+}
+
 std::vector<std::pair<std::string, bool>> isas() {
     std::vector<mha_isa> list(mha_isa_list(nullptr, 0));
     mha_isa_list(list.data(), list.size());
@@ -47,11 +54,12 @@ Array optional_array(const char *name, nb::handle object, Array::Elements elemen
 
 } // namespace
 
-Context::Context(std::optional<std::string> isa, const std::string &exp) {
+Context::Context(std::optional<std::string> isa, const std::string &exp, const std::string &precision) {
     mha_context_options options;
     mha_context_options_init(&options, sizeof options);
     options.isa = isa ? isa->c_str() : nullptr;
     options.exp = exp_option(exp);
+    options.precision = precision_option(precision);
     char sentence[512];
     mha_context *context;
     const mha_status status = mha_context_create(&options, &context, sentence, sizeof sentence);
@@ -70,7 +78,8 @@ Options::Options(nb::handle mask, bool is_causal, int64_t q_offset, nb::handle q
 
 void bind_context(nb::module_ &module) {
     nb::class_<Context>(module, "Context")
-        .def(nb::init<std::optional<std::string>, const std::string &>(), nb::arg("isa").none(), nb::arg("exp"))
+        .def(nb::init<std::optional<std::string>, const std::string &, const std::string &>(), nb::arg("isa").none(),
+             nb::arg("exp"), nb::arg("precision"))
         .def_prop_ro("isa", [](const Context &context) { return mha_context_isa(context.handle.get()); });
     nb::class_<Options>(module, "Options")
         .def(nb::init<nb::handle, bool, int64_t, nb::handle, int64_t, int64_t, std::optional<double>, double,

@@ -11,7 +11,7 @@ namespace mha_python {
 struct Context {
     std::shared_ptr<mha_context> handle; // shared with the layers, which must not outlive it
 
-    Context(std::optional<std::string> isa, const std::string &exp);
+    Context(std::optional<std::string> isa, const std::string &exp, const std::string &precision);
 };
 
 // What mha_attention_args and mha_layer_args have in common.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 
 
@@ -25,8 +26,11 @@ def visible(scores_shape, mask=None, causal=False, q_offset=0, window=(-1, -1), 
     return seen
 
 
-def attention(q, k, v, *, mask=None, scale=None, softcap=0.0, **visibility):
-    """(out, lse, weights) of arrays [batch, heads, tokens, dim]."""
+def attention(q, k, v, *, mask=None, scale=None, softcap=0.0, round_weights=None, **visibility):
+    """(out, lse, weights) of arrays [batch, heads, tokens, dim].
+
+    `round_weights`, if given: what becomes of the exponentials that are summed and multiplied by v, weights are not.
+    """
     q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
     share = q.shape[1] // k.shape[1]
     k, v = np.repeat(k, share, axis=1), np.repeat(v, share, axis=1)
@@ -38,11 +42,12 @@ def attention(q, k, v, *, mask=None, scale=None, softcap=0.0, **visibility):
     scores = np.where(visible(scores.shape, mask, **visibility), scores, -np.inf)
     highest = scores.max(-1, keepdims=True, initial=-np.inf)
     exp = np.exp(scores - np.where(np.isfinite(highest), highest, 0))
-    total = exp.sum(-1, keepdims=True)
-    weights = np.divide(exp, total, out=np.zeros_like(exp), where=total > 0)
+    summed = exp if round_weights is None else round_weights(exp)
+    total = summed.sum(-1, keepdims=True)
+    weights, multiplied = (np.divide(x, total, out=np.zeros_like(x), where=total > 0) for x in (exp, summed))
     with np.errstate(divide="ignore"):
         lse = (np.log(total) + highest)[..., 0]
-    return np.einsum("bhij,bhjd->bhid", weights, np.where(np.isfinite(v), v, 0)), lse, weights
+    return np.einsum("bhij,bhjd->bhid", multiplied, np.where(np.isfinite(v), v, 0)), lse, weights
 
 
 def project(inputs, weights, name, heads=1):
@@ -63,31 +68,46 @@ def project_inputs(x, kv, weights, q_heads, kv_heads):
     return project(x, weights, "q", q_heads), project(kv, weights, "k", kv_heads), project(kv, weights, "v", kv_heads)
 
 
-def layer(x, kv, weights, q_heads, kv_heads, *, rounded=False, **options):
+def bfloat16(x):
+    """Rounded to bf16, to nearest, ties to even."""
+    return x.astype(np.float32).astype(ml_dtypes.bfloat16).astype(np.float64)
+
+
+def attention_error(v, attended, of_exponents, u_v=0.0):
+    """How far (out, weights) of `attention` may be off because exponents are by so much, and v by u_v, relatively.
+
+    `attended` are the exact weights, of as many heads as v has; all exponents' errors are of any sign.
+    """
+    w = attended * np.expm1(of_exponents)
+    total = w.sum(-1, keepdims=True)
+    of_out = ((w + u_v * (w + attended)) @ abs(v) + abs(attended @ v) * total) / (1 - total)
+    return of_out, (w + attended * total) / (1 - total)
+
+
+def layer(x, kv, weights, q_heads, kv_heads, *, rounded=False, products_of_bf16=False, **options):
     """(out, weights) of a layer whose weights and biases are {"wq": ..., "bq": ..., ...}.
 
-    `rounded`: Q and heads to x's dtype, K and V to kv's.
+    `rounded`: Q and heads to x's dtype, K and V to kv's; where attention multiplies bf16, the weights of softmax too.
     """
     q_dtype, kv_dtype = (x.dtype, kv.dtype) if rounded else (np.float64, np.float64)
     q, k, v = project_inputs(x, kv, weights, q_heads, kv_heads)
+    options["round_weights"] = bfloat16 if rounded and products_of_bf16 else None
     heads, _, attended = attention(q.astype(q_dtype), k.astype(kv_dtype), v.astype(kv_dtype), **options)
     return project(join(heads.astype(q_dtype)), weights, "o")[:, 0], attended
 
 
-def layer_error(x, kv, weights, attended, u_q, u_kv, scale=None):
+def layer_error(x, kv, weights, attended, u_q, u_kv, scale=None, of_exponents=0.0):
     """How far (out, weights) of `layer` may be off because Q and heads are rounded by u_q, K and V by u_kv, relatively.
 
-    As docs/numerics.md has it for a layer, of these roundings alone; `attended` are the exact weights.
+    As docs/numerics.md has it for a layer, of these roundings alone and, in `of_exponents`, of the weights of softmax;
+    `attended` are the exact weights.
     """
     q_heads = attended.shape[1]
     kv_heads = weights["wk"].shape[0] * q_heads // weights["wq"].shape[0]
     q, k, v = project_inputs(x, kv, weights, q_heads, kv_heads)
     k, v = (np.repeat(y, q_heads // kv_heads, axis=1) for y in (k, v))
-    heads = abs(attended @ v)
     scale = 1 / np.sqrt(q.shape[-1]) if scale is None else abs(scale)
     of_scores = (u_q + u_kv + u_q * u_kv) * scale * abs(q) @ abs(k).swapaxes(2, 3)
-    w = attended * np.expm1(of_scores)
-    total = w.sum(-1, keepdims=True)
-    of_heads = ((w + u_kv * (w + attended)) @ abs(v) + heads * total) / (1 - total)
-    of_heads += u_q * (heads + of_heads)
-    return join(of_heads) @ abs(weights["wo"].T.astype(np.float64)), (w + attended * total) / (1 - total)
+    of_heads, of_weights = attention_error(v, attended, of_scores + of_exponents, u_kv)
+    of_heads += u_q * (abs(attended @ v) + of_heads)
+    return join(of_heads) @ abs(weights["wo"].T.astype(np.float64)), of_weights

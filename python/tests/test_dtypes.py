@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import mha
+import ml_dtypes
 import numpy as np
+import products
 import pytest
 import reference
 from conftest import HALVES, assert_close, assert_rounded
@@ -32,9 +34,16 @@ def test_half(qkv, dtype, context):
     halves = [x.astype(dtype) for x in qkv]
     out, lse, weights = mha.attention(*halves, return_lse=True, return_weights=True, context=context)
     expected = reference.attention(*halves)
-    assert_rounded(out, expected[0], dtype)
-    assert_close(lse, expected[1])
-    assert_close(weights, expected[2])
+    errors = products.errors(context.isa, *halves, expected[2])
+    assert_rounded(out, expected[0], dtype, errors[0])
+    assert_rounded(lse, expected[1], np.float32, errors[1])
+    assert_rounded(weights, expected[2], np.float32, errors[2])
+
+
+def assert_attention(out, q, k, v, dtype):
+    """By the default context."""
+    exact, _, weights = reference.attention(q, k, v)
+    assert_rounded(out, exact, dtype, products.errors(mha.cpu_info()["isa"], q, k, v, weights)[0])
 
 
 @pytest.mark.parametrize("q_dtype", [*HALVES, np.float32])
@@ -45,7 +54,21 @@ def test_operands_of_different_dtypes(qkv, q_dtype, kv_dtype, out_dtype):
     out = None if out_dtype is None else np.empty((2, 4, 13, 17), out_dtype)
     actual = mha.attention(q, k, v, out=out)
     assert out is None or actual is out
-    assert_rounded(actual, reference.attention(q, k, v)[0], out_dtype or q_dtype)
+    assert_attention(actual, q, k, v, out_dtype or q_dtype)
+
+
+def test_medium_precision(qkv, context):
+    """Where bf16 is multiplied, operands are what rounding to it makes of them; elsewhere the option changes nothing."""
+    medium = mha.Context(isa=context.isa, precision="medium")
+    read = [x.astype(ml_dtypes.bfloat16) for x in qkv] if context.isa in products.ISAS else qkv
+    expected = mha.attention(*read, out=np.empty((2, 4, 13, 17), np.float32), context=context)
+    np.testing.assert_array_equal(mha.attention(*qkv, context=medium), expected)
+
+
+@pytest.mark.parametrize("precision", ["highest", "high"])
+def test_precision_is_kept_otherwise(qkv, precision, context):
+    expected = mha.attention(*qkv, context=mha.Context(isa="scalar"))
+    assert_close(mha.attention(*qkv, context=mha.Context(isa=context.isa, precision=precision)), expected)
 
 
 @pytest.mark.parametrize("dtype", HALVES)
@@ -61,7 +84,7 @@ def test_strides(rng, dtype):
     packed = rng.standard_normal((2, 11, 3, 4, 16), np.float32).astype(dtype)
     packed.flags.writeable = False
     q, k, v = (packed[:, ::-1, i].swapaxes(1, 2) for i in range(3))
-    assert_rounded(mha.attention(q, k, v), reference.attention(q, k, v)[0], dtype)
+    assert_attention(mha.attention(q, k, v), q, k, v, dtype)
     with pytest.raises(ValueError, match="out is read-only"):
         mha.attention(q, k, v, out=np.broadcast_to(np.zeros((), dtype), q.shape))
 

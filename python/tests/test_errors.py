@@ -136,6 +136,11 @@ def test_unknown_exp():
         mha.Context(exp="libm")
 
 
+def test_unknown_precision():
+    with pytest.raises(ValueError, match="precision is 'low', expected 'highest', 'high' or 'medium'"):
+        mha.Context(precision="low")
+
+
 @pytest.mark.parametrize("name, error", [("scalar", ""), ("sse9", "MHA_ISA.*sse9")])
 def test_environment(name, error, monkeypatch):
     monkeypatch.setenv("MHA_ISA", name)

@@ -18,6 +18,8 @@ def test_cpu_info():
 
 
 def test_context():
-    context = mha.Context(isa="scalar", exp="sleef")
-    assert context.isa == "scalar" and repr(context) == "mha.Context(isa='scalar', exp='sleef')"
-    assert mha.Context().isa == mha.cpu_info()["isa"]
+    context = mha.Context(isa="scalar", exp="sleef", precision="medium")
+    assert context.isa == "scalar"
+    assert repr(context) == "mha.Context(isa='scalar', exp='sleef', precision='medium')"
+    default = mha.Context()
+    assert default.isa == mha.cpu_info()["isa"] and repr(default).endswith("exp='auto', precision='highest')")

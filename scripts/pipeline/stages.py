@@ -39,14 +39,50 @@ def has_avx512():
     return {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= words
 
 
+def compile_emulated():
+    options = [TESTS, "-Dpython=true", "-Ddefault_library=static", "-Demulate=true"]
+    return compile_only("emulated", options + [f"-Dpython.{kind}dir=/python" for kind in ("purelib", "platlib")])
+
+
 def emulated(quick):
-    """AVX512-BF16 and AMX, computed in AVX-512 instead; the short list of cases"""
+    """AVX512-BF16 and AMX, computed in AVX-512 instead; the short list of cases, and Python's in half precision"""
     if not has_avx512():
         return [Result("emulated: needs AVX-512", SKIPPED)], Isas()
-    directory, built = compile_only("emulated", [TESTS, "-Ddefault_library=static", "-Demulate=true"])
+    directory, built = compile_emulated()
     results, isas = run_tests(directory, "emulated", env=QUICK)
     isas.exercised = {f"{isa}-emulated" if isa in EMULATED else isa for isa in isas.exercised}
-    return [built, *results], isas
+    of_python = emulated_pytest("python", "emulated", directory, pytest_files("python/tests", "dtypes", "layer_dtypes"))
+    return [built, *results, *of_python], isas
+
+
+def emulated_frameworks(quick):
+    """tests in half precision with PyTorch, Transformers and ONNX; AVX512-BF16 and AMX computed in AVX-512 instead"""
+    if not has_avx512():
+        return [Result("emulated-frameworks: needs AVX-512", SKIPPED)], Isas()
+    interpreter = python_of_frameworks("emulated-frameworks")
+    directory, _ = compile_emulated()
+    names = ("onnx_half", "torch_multihead", "torch_precision", "torch_random", "torch_sdpa", "transformers")
+    arguments = ["-k", "half or dtypes or precision or random", *pytest_files("python/tests/frameworks", *names)]
+    return emulated_pytest(interpreter, "emulated-frameworks", directory, arguments), Isas()
+
+
+def pytest_files(directory, *names):
+    """By name, since to collect ONNX's own cases takes longer than these tests."""
+    return [f"{directory}/test_{name}.py" for name in names]
+
+
+def emulated_pytest(interpreter, name, directory, arguments):
+    """By the Python package of such a build, on each emulated instruction set."""
+    package = directory / "package"
+    run(["meson", "install", "-C", directory, "--no-rebuild", "--tags=python-runtime", f"--destdir={package}"], name)
+    results = []
+    for isa in sorted(EMULATED):
+        env = QUICK | {"PYTHONPATH": str(package / "python"), "MHA_ISA": isa}
+        chosen = run([interpreter, "-c", "import mha; print(mha.__file__, mha.cpu_info()['isa'])"], name, env)
+        runs_it = chosen.startswith(str(package)) and chosen.endswith(f" {isa}\n")
+        results.append(check(f"{name}: Python runs {isa}", runs_it, chosen))
+        results += pytest(interpreter, f"{name}-{isa}", *arguments, env=env)
+    return results
 
 
 def address(quick):
@@ -153,10 +189,11 @@ def wheels(quick):
     return wheel.results(), Isas()
 
 
-def pytest(interpreter, name, *arguments):
+def pytest(interpreter, name, *arguments, env=None):
     log = LOGS / f"{name}.xml"
     log.unlink(missing_ok=True)
-    status, output = try_run([interpreter, "-m", "pytest", "-q", "--tb=short", f"--junitxml={log}", *arguments], name)
+    command = [interpreter, "-m", "pytest", "-q", "--tb=short", f"--junitxml={log}", *arguments]
+    status, output = try_run(command, name, env)
     results = of_pytest(log) if log.exists() else []
     if not results or (status != 0 and not any(result.outcome == FAILED for result in results)):
         raise Broken(f"pytest: exit status {status}", output)
@@ -248,7 +285,8 @@ STAGES = {
     "aarch64": only_on_x86("aarch64", aarch64),
     "aarch64-max": only_on_x86("aarch64-max", aarch64_max),
     "frameworks": frameworks,
+    "emulated-frameworks": only_on_x86("emulated-frameworks", emulated_frameworks),
     "onnx": onnx,
 }
-LIGHT_STAGES = [name for name in STAGES if name not in ("frameworks", "onnx")]
+LIGHT_STAGES = [name for name in STAGES if name not in ("frameworks", "emulated-frameworks", "onnx")]
 QUICK_STAGES = ["gcc", "objects", "headers", "format", "docs", "python"]

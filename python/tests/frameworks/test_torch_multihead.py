@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 
 import bound
+import mha
 import mha.torch
+import products
 import pytest
 import reference
 import torch
@@ -135,12 +137,15 @@ def assert_rounded(actual, expected, dtype, error):
 def assert_exact(actual, module, q, kv, **options):
     """(out, weights) as near to the module's in float64 as roundings to the dtypes of q and kv allow."""
     q_rounding, kv_rounding = (bound.STORE[x.dtype][0] for x in (q, kv))
+    bf16 = products.are_bf16(mha.cpu_info()["isa"], Q_LEN, q.dtype, kv.dtype)
+    of_exponents = products.WEIGHT if bf16 else 0.0
     module, dtype = copy.deepcopy(module).double(), q.dtype
     q, kv, *masks = (x.double() if x.is_floating_point() else x for x in (q, kv, *options.values()))
     masks = dict(zip(options, masks, strict=True))
     out, attended = module(q, kv, kv, **masks, average_attn_weights=False)
     x, keys = (y.transpose(0, 1).numpy() for y in (q, kv))
-    error = reference.layer_error(x, keys, arrays_of(module), attended.numpy(), q_rounding, kv_rounding)
+    roundings = q_rounding, kv_rounding
+    error = reference.layer_error(x, keys, arrays_of(module), attended.numpy(), *roundings, of_exponents=of_exponents)
     assert_rounded(actual[0], out, dtype, error[0].swapaxes(0, 1))
     assert_rounded(actual[1], attended.mean(1), dtype, error[1].mean(1))
 
@@ -170,11 +175,18 @@ def test_masks_in_half_precision(name, dtype):
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("options", [{}, {"bias": False}, {"kdim": 10, "vdim": 10}], ids=str)
 def test_weights_keep_their_dtype(options, dtype):
-    module, full = make(**options)
-    ours = mha.torch.MultiheadAttention.from_torch(module.to(dtype))
-    assert len(ours._layer.packed) < 0.6 * len(full._layer.packed)
+    module = make(**options)[0].to(dtype)
+    ours = mha.torch.MultiheadAttention.from_torch(module)
     q, kv = torch.randn(Q_LEN, BATCH, EMBED), torch.randn(KV_LEN, BATCH, module.kdim)
     assert_exact(ours(q, kv, kv), module, q, kv)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_half_precision_packs_into_half(dtype):
+    """At a width that no instruction set pads."""
+    module = nn.MultiheadAttention(96, HEADS)
+    full, half = (mha.torch.MultiheadAttention.from_torch(module.to(t))._layer.packed for t in (torch.float32, dtype))
+    assert len(half) < 0.51 * len(full)
 
 
 class Operators(TorchDispatchMode):
