@@ -84,12 +84,14 @@ static void another_precision(const char *isa) {
 }
 
 /* A header of which any number was changed: refused, whatever it says. */
-static void corrupt_header(const char *isa) {
+static void corrupt_headers(const char *isa, mha_dtype dtype) {
     enum { NAMES = 40, HEADER = 128 }; /* bytes of magic, version and isa; of all */
     static const int64_t values[] = {0, -1, 1, 3, 33, 1 << 16, 1 << 24, INT64_C(1) << 40, INT64_MAX, INT64_MIN};
     mha_context *context = isa_context(isa, MHA_EXP_AUTO);
+    layer_spec s = packable;
+    for (int i = 0; i < N_WEIGHTS; i++) s.weight_dtypes[i] = dtype;
     layer_problem p;
-    layer_problem_make(&p, &packable, GUARD_END);
+    layer_problem_make(&p, &s, GUARD_END);
     const size_t bytes = packed_size(context, &p);
     guard packed = guard_make(bytes, GUARD_START, 0);
     assert_int_equal(MHA_OK, mha_layer_pack(context, &p.desc, packed.data, bytes, NULL, 0));
@@ -105,6 +107,10 @@ static void corrupt_header(const char *isa) {
     guard_free(&packed);
     layer_problem_free(&p);
     mha_context_destroy(context);
+}
+
+static void corrupt_header(const char *isa) {
+    for (mha_dtype dtype = MHA_F32; dtype <= MHA_BF16; dtype++) corrupt_headers(isa, dtype);
 }
 
 /* Names that nothing ends are cut off, not read on. */
@@ -148,7 +154,7 @@ static void same_bytes(const char *isa) {
     mha_context_destroy(context);
 }
 
-/* Weights and biases that lie where they are to be packed. */
+/* Weights and biases that lie where they are to be packed, from some byte on or up to one. */
 static void over_weights(const char *isa) {
     layer_spec s = packable;
     s.biases = BIAS_ALL;
@@ -156,23 +162,34 @@ static void over_weights(const char *isa) {
     layer_problem p;
     layer_problem_make(&p, &s, GUARD_END);
     const size_t bytes = packed_size(context, &p);
-    guard packed = guard_make(bytes + (1 << 20), GUARD_START, 0); /* room for the largest weight behind it */
+    enum { ROOM = 1 << 20 }; /* for the largest weight on either side */
+    guard memory = guard_make(ROOM + bytes + ROOM, GUARD_START, 0);
+    char *const packed = memory.data + ROOM;
     mha_layer_desc beside = p.desc;
-    beside.wq.weight = packed.data + bytes;
-    assert_int_equal(MHA_OK, mha_layer_pack(context, &beside, packed.data, bytes, NULL, 0));
-    const size_t weights[] = {offsetof(mha_layer_desc, wq.weight), offsetof(mha_layer_desc, wk.weight),
-                              offsetof(mha_layer_desc, wv.weight), offsetof(mha_layer_desc, wo.weight),
-                              offsetof(mha_layer_desc, wo.bias)};
+    beside.wq.weight = packed + bytes;
+    assert_int_equal(MHA_OK, mha_layer_pack(context, &beside, packed, bytes, NULL, 0));
+    const int64_t heads = s.head_dim * s.q_heads, kv_heads = s.head_dim * s.kv_heads;
+    const struct {
+        size_t at;
+        int64_t elements;
+    } weights[] = {{offsetof(mha_layer_desc, wq.weight), heads * s.q_dim},
+                   {offsetof(mha_layer_desc, wk.weight), kv_heads * s.q_dim},
+                   {offsetof(mha_layer_desc, wv.weight), kv_heads * s.q_dim},
+                   {offsetof(mha_layer_desc, wo.weight), s.q_dim * heads},
+                   {offsetof(mha_layer_desc, wk.bias), kv_heads},
+                   {offsetof(mha_layer_desc, wo.bias), s.q_dim}};
     for (size_t i = 0; i < COUNT(weights); i++) {
-        mha_layer_desc desc = p.desc;
-        const void *within = packed.data + bytes - sizeof(float);
-        char message[256] = "";
-        memcpy((char *)&desc + weights[i], &within, sizeof within);
-        if (mha_layer_pack(context, &desc, packed.data, bytes, message, sizeof message) != MHA_INVALID_ARGUMENT ||
-            strstr(message, "packed") == NULL)
-            fail_msg("isa %s: weight or bias %zu was packed over itself: \"%s\"", isa, i, message);
+        const char *const within[] = {packed + bytes - sizeof(float), packed - (weights[i].elements - 1) * 4};
+        for (size_t end = 0; end < COUNT(within); end++) {
+            mha_layer_desc desc = p.desc;
+            char message[256] = "";
+            memcpy((char *)&desc + weights[i].at, &within[end], sizeof within[end]);
+            if (mha_layer_pack(context, &desc, packed, bytes, message, sizeof message) != MHA_INVALID_ARGUMENT ||
+                strstr(message, "packed") == NULL)
+                fail_msg("isa %s: weight or bias %zu was packed over its end %zu: \"%s\"", isa, i, end, message);
+        }
     }
-    guard_free(&packed);
+    guard_free(&memory);
     layer_problem_free(&p);
     mha_context_destroy(context);
 }
