@@ -196,7 +196,41 @@ static void groups(const char *isa) {
     for (size_t i = 0; i < (test_quick() ? 1 : COUNT(many_rows)); i++) check_product(isa, many_rows[i]);
 }
 
+/* An infinite input: what rounding leaves of it is nothing, and its row of outputs is infinite. */
+static void infinite_inputs(const char *isa) {
+    static const int64_t row_counts[] = {2, 9};
+    const mha_gemm_kernels *kernels = gemm_kernels_of(isa);
+    for (size_t i = 0; i < COUNT(row_counts); i++)
+        for (mha_dtype x = MHA_F32; x <= MHA_BF16; x++) {
+            const gemm_case c = {row_counts[i],
+                                 35,
+                                 21,
+                                 true,
+                                 0,
+                                 GUARD_END,
+                                 x,
+                                 MHA_BF16,
+                                 MHA_F32,
+                                 isa_has_bf16(isa),
+                                 isa_has_bf16(isa) ? mha_bf16_parts(x) : 1};
+            char what[128];
+            product p = product_make(kernels, c);
+            describe(&c, what);
+            element_set(p.x.data, x, c.in + 4, INFINITY);
+            kernels->pack(p.w.data, c.w, c.in, c.out, c.in, p.packed.data);
+            run(kernels, &p, 0, c.rows, 1000);
+            float *y = take(&p);
+            for (int64_t o = 0; o < c.out; o++) {
+                const double wanted = element_value(p.w.data, c.w, o * c.in + 4) * INFINITY, got = y[c.out + o];
+                if (got != wanted) fail_msg("isa %s: y[1][%d] is %g, wanted %g; %s", isa, (int)o, got, wanted, what);
+            }
+            free(y);
+            product_free(&p);
+        }
+}
+
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(rows), {"outputs", outputs_, false}, ISA_TEST(inputs), ISA_TEST(groups)};
+    static const isa_test tests[] = {
+        ISA_TEST(rows), {"outputs", outputs_, false}, ISA_TEST(inputs), ISA_TEST(groups), ISA_TEST(infinite_inputs)};
     return isa_tests_run(tests, COUNT(tests));
 }
