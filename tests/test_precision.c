@@ -1,8 +1,10 @@
 /* What the context's precision makes of operands: which calls multiply bf16, that describe says so, and their bounds. */
 #include "check.h"
+#include "half.h"
 #include "isas.h"
 #include "test.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -88,6 +90,34 @@ static void precisions(const char *isa) {
     }
 }
 
+/* Weights are divided by the sum of what multiplied the values, not of what was rounded to it: values that are all 1
+ * come out as 1. */
+static void ones(const char *isa) {
+    enum { KEYS = 150 };
+    const spec s = {.what = "ones",
+                    .batch = 1,
+                    .q_heads = 2,
+                    .kv_heads = 1,
+                    .q_len = 9,
+                    .kv_len = KEYS,
+                    .head_dim = 20,
+                    .v_head_dim = 13,
+                    .dtypes = {[Q] = MHA_BF16, [K] = MHA_BF16, [V] = MHA_BF16}};
+    problem p;
+    problem_make(&p, &s, GUARD_END);
+    for (size_t i = 0; i < p.memory[V].bytes / sizeof(uint16_t); i++)
+        element_set(p.memory[V].data, MHA_BF16, (int64_t)i, 1);
+    guard_remember(&p.memory[V]);
+    mha_context *context = context_of(isa, MHA_PRECISION_HIGHEST);
+    outputs got = problem_run(&p, context, NULL);
+    for (int64_t i = 0; i < got.n_out; i++)
+        if (!(fabs(got.out[i] - 1.0) <= 2 * KEYS * 0x1p-24))
+            fail_msg("isa %s: out[%d] is %.9g, wanted 1", isa, (int)i, got.out[i]);
+    outputs_free(&got);
+    mha_context_destroy(context);
+    problem_free(&p);
+}
+
 static void bad_options(const char *isa) {
     mha_context_options options;
     mha_context *context;
@@ -105,6 +135,6 @@ static void bad_options(const char *isa) {
 }
 
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(precisions), ISA_TEST(bad_options)};
+    static const isa_test tests[] = {ISA_TEST(precisions), ISA_TEST(ones), ISA_TEST(bad_options)};
     return isa_tests_run(tests, COUNT(tests));
 }
