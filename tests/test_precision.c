@@ -90,6 +90,11 @@ static void precisions(const char *isa) {
     }
 }
 
+static void fill(guard *memory, double x) {
+    for (size_t i = 0; i < memory->bytes / sizeof(uint16_t); i++) element_set(memory->data, MHA_BF16, (int64_t)i, x);
+    guard_remember(memory);
+}
+
 /* Weights are divided by the sum of what multiplied the values, not of what was rounded to it: values that are all 1
  * come out as 1. */
 static void ones(const char *isa) {
@@ -105,9 +110,7 @@ static void ones(const char *isa) {
                     .dtypes = {[Q] = MHA_BF16, [K] = MHA_BF16, [V] = MHA_BF16}};
     problem p;
     problem_make(&p, &s, GUARD_END);
-    for (size_t i = 0; i < p.memory[V].bytes / sizeof(uint16_t); i++)
-        element_set(p.memory[V].data, MHA_BF16, (int64_t)i, 1);
-    guard_remember(&p.memory[V]);
+    fill(&p.memory[V], 1);
     mha_context *context = context_of(isa, MHA_PRECISION_HIGHEST);
     outputs got = problem_run(&p, context, NULL);
     for (int64_t i = 0; i < got.n_out; i++)
@@ -116,6 +119,45 @@ static void ones(const char *isa) {
     outputs_free(&got);
     mha_context_destroy(context);
     problem_free(&p);
+}
+
+/* Of each key in turn the score is so large that exp overflows unless it is the maximum, and where it may not be seen
+ * underflows for all others if it is. */
+static void largest_score(const char *isa) {
+    enum { KEYS = 70, DIM = 4 };
+    static const int64_t left = 20;
+    static const float scale = 1;
+    mha_context *context = context_of(isa, MHA_PRECISION_HIGHEST);
+    for (int64_t key = 0; key < KEYS; key++) {
+        const spec s = {.what = "largest score",
+                        .batch = 1,
+                        .q_heads = 1,
+                        .kv_heads = 1,
+                        .q_len = 9,
+                        .kv_len = KEYS,
+                        .head_dim = DIM,
+                        .v_head_dim = 5,
+                        .scale = &scale,
+                        .left = &left,
+                        .q_offset = 60,
+                        .dtypes = {[Q] = MHA_BF16, [K] = MHA_BF16, [V] = MHA_BF16},
+                        .seed = (uint64_t)key};
+        char who[64];
+        problem p;
+        snprintf(who, sizeof who, "isa %s key %d", isa, (int)key);
+        problem_make(&p, &s, GUARD_END);
+        fill(&p.memory[Q], 1);
+        fill(&p.memory[K], 0);
+        for (int64_t d = 0; d < DIM; d++) element_set(p.memory[K].data, MHA_BF16, key * DIM + d, 64);
+        guard_remember(&p.memory[K]);
+        naive_result wanted = naive_attention(&p.args, isa_has_bf16(isa));
+        outputs got = problem_run(&p, context, NULL);
+        check_outputs(who, &p, &got, &wanted);
+        outputs_free(&got);
+        naive_result_free(&wanted);
+        problem_free(&p);
+    }
+    mha_context_destroy(context);
 }
 
 static void bad_options(const char *isa) {
@@ -135,6 +177,7 @@ static void bad_options(const char *isa) {
 }
 
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(precisions), ISA_TEST(ones), ISA_TEST(bad_options)};
+    static const isa_test tests[] = {ISA_TEST(precisions), ISA_TEST(ones), ISA_TEST(largest_score),
+                                     ISA_TEST(bad_options)};
     return isa_tests_run(tests, COUNT(tests));
 }
