@@ -137,8 +137,7 @@ static void half_precision(const char *isa) {
         {"all bf16", ALL(MHA_BF16), ALL(MHA_BF16)},
         {"f16 weights", ALL(MHA_F16), ALL(0)},
         {"bf16 activations", ALL(0), ALL(MHA_BF16)},
-        /* Scratch is that of the weight that needs most, not of the first. */
-        {"mixed", {MHA_BF16, MHA_F16, MHA_F32, MHA_BF16, MHA_F16}, {[X_Q] = MHA_F16, [X_KV] = MHA_BF16}},
+        {"mixed", {MHA_F16, MHA_BF16, MHA_F32, MHA_BF16, MHA_F16}, {[X_Q] = MHA_BF16, [X_KV] = MHA_F16}},
         {"half output", ALL(MHA_BF16), {[X_OUT] = MHA_F16}},
 #undef ALL
     };
