@@ -39,6 +39,8 @@ static double *multiplied(const guard *matrix, const gemm_case *c, int64_t rows,
         const double x = element_value(matrix->data, dtype, i / c->in * (c->in + c->gap) + i % c->in);
         double sum = 0;
         for (int part = 0; part < parts; part++) sum += half_value(half_nearest(x - sum, MHA_BF16), MHA_BF16);
+        if (c->bf16 && parts == mha_bf16_parts(dtype) && sum != x)
+            fail_msg("%d parts of dtype %d sum to %.9g, wanted %.9g", parts, (int)dtype, sum, x);
         values[i] = c->bf16 ? sum : x;
     }
     return values;
