@@ -80,6 +80,17 @@ bool isa_has_bf16(const char *isa) {
     return false;
 }
 
+const char *isa_of_f32(const char *isa) {
+    static mha_isa isas[MAX_ISAS];
+    const char *f32 = NULL;
+    const size_t n = mha_isa_list(isas, MAX_ISAS);
+    for (size_t i = 0; i < n; i++) {
+        if (isas[i].supported && !isa_has_bf16(isas[i].name)) f32 = isas[i].name;
+        if (strcmp(isas[i].name, isa) == 0) return f32;
+    }
+    return f32;
+}
+
 bool isa_splits(const char *isa) {
 #define MHA_BF16_ROW(name, features, pays)                                                                             \
     if (strcmp(isa, #name) == 0) return mha_kernels_bf16_##name.split.max_rows > 0;

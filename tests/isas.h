@@ -20,6 +20,10 @@ int isa_tests_run(const isa_test *tests, size_t n);
 /* Whether this instruction set is a row of kernels.inc that multiplies bf16. */
 bool isa_has_bf16(const char *isa);
 
+/* The instruction set that does here what a row of this one lacks: the last before it that has all kernels, or
+ * itself. */
+const char *isa_of_f32(const char *isa);
+
 /* Whether it is one for which two parts of bf16 pay. */
 bool isa_splits(const char *isa);
 

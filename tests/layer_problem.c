@@ -15,7 +15,8 @@ static mha_linear make_linear(layer_problem *p, int which, int64_t out, int64_t 
                               rng *r) {
     const mha_dtype dtype = p->spec.weight_dtypes[which], given = p->spec.bias_dtype;
     const mha_dtype bias_dtype = given != 0 ? given : dtype;
-    p->weight[which] = matrix_make(out, in, p->spec.gap, dtype, 1 / sqrt((double)in), side, r);
+    const double factor = which == LK && p->spec.k_factor != 0 ? p->spec.k_factor : 1;
+    p->weight[which] = matrix_make(out, in, p->spec.gap, dtype, factor / sqrt((double)in), side, r);
     if (bias) p->bias[which] = matrix_make(1, out, 0, bias_dtype, 0.3, side, r);
     return (mha_linear){.weight = p->weight[which].data,
                         .dtype = dtype,

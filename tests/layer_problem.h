@@ -34,6 +34,7 @@ typedef struct layer_spec {
     const int64_t *left, *right;
     const float *scale;
     float softcap;
+    double k_factor;                                           /* of the keys' weights; 0: 1 */
     mha_dtype weight_dtypes[N_WEIGHTS], dtypes[N_ACTIVATIONS]; /* 0: MHA_F32; not of mask and scores */
     mha_dtype bias_dtype;                                      /* 0: of each the weight's */
     uint64_t seed;

@@ -46,6 +46,8 @@ static void take_parts(double *parts[MOST_PARTS], int n, const guard *matrix, co
             rest -= parts[part][i];
         }
         if (n == 0) parts[0][i] = rest;
+        else if (n == mha_bf16_parts(dtype) && rest != 0)
+            fail_msg("%d parts of dtype %d leave %g", n, (int)dtype, rest);
     }
 }
 

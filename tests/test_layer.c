@@ -175,7 +175,8 @@ static void half_precision(const char *isa) {
     static const layer_spec forms[] = {
         {HEADS(4, 2, 9), .v_head_dim = 7, .q_dim = 37, .out_dim = 50, .biases = BIAS_ALL, .gap = 3, TOKENS(2, 21, -1)},
         {HEADS(4, 4, 16), .q_dim = 64, .stacked = true, .biases = BIAS_ALL, .scores = true, TOKENS(2, 12, -1)},
-        {HEADS(2, 2, 24), .q_dim = 19, .kv_dim = 140, .causal = true, .q_offset = 30, .gap = 1, TOKENS(2, 5, 70)},
+        {HEADS(2, 2, 24), .q_dim = 19, .kv_dim = 140, .causal = true, .q_offset = 30, .gap = 1, .item_gap = 1,
+         TOKENS(2, 5, 70)},
         {HEADS(4, 2, 16), .q_dim = 64, .biases = BIAS_ALL, TOKENS(3, 1, 40)},
         {HEADS(2, 2, 8), .q_dim = 300, .mask = true, .item_gap = 2, TOKENS(1, 90, -1)},
     };
@@ -190,6 +191,18 @@ static void half_precision(const char *isa) {
             s->bias_dtype = (mha_dtype)((mix + form) % 4);
         }
     check_layers(isa, all, COUNT(all));
+}
+
+/* Keys lie in the workspace in kv's dtype: here they would be infinite in q's. */
+static void keys_beyond_f16(const char *isa) {
+    const layer_spec s = {.what = "keys beyond f16",
+                          HEADS(4, 2, 8),
+                          .q_dim = 16,
+                          .k_factor = 0x1p18,
+                          .scale = &(const float){0x1p-19f},
+                          .dtypes = {[X_Q] = MHA_F16},
+                          TOKENS(2, 9, 30)};
+    check_layers(isa, &s, 1);
 }
 
 /* Inputs whose tokens share memory, as windows over one sequence do, or one sequence for all batch items. */
@@ -297,8 +310,8 @@ static void with_cache(const char *isa) {
 }
 
 int main(void) {
-    static const isa_test tests[] = {F32_TEST(with_cache),    ISA_TEST(forms),           ISA_TEST(half_precision),
-                                     F32_TEST(shared_inputs), F32_TEST(biases_and_gaps), F32_TEST(options),
-                                     ISA_TEST(tails)};
+    static const isa_test tests[] = {F32_TEST(with_cache),      ISA_TEST(forms),         ISA_TEST(half_precision),
+                                     ISA_TEST(keys_beyond_f16), F32_TEST(shared_inputs), F32_TEST(biases_and_gaps),
+                                     F32_TEST(options),         ISA_TEST(tails)};
     return isa_tests_run(tests, COUNT(tests));
 }

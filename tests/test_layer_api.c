@@ -80,6 +80,7 @@ static const layer_spec valid = {.what = "valid",
                                  .head_dim = 8,
                                  .q_dim = 32,
                                  .biases = BIAS_ALL,
+                                 .bias_dtype = MHA_F32, /* else a weight's */
                                  .batch = 2,
                                  .q_len = 5,
                                  .kv_len = 7,

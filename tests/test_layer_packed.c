@@ -84,11 +84,17 @@ static void another_precision(const char *isa) {
     static const mha_precision precisions[] = {MHA_PRECISION_HIGHEST, MHA_PRECISION_HIGH, MHA_PRECISION_MEDIUM};
     layer_problem p;
     layer_problem_make(&p, &packable, GUARD_END);
+    size_t highest = 0;
     for (size_t i = 0; i < COUNT(precisions); i++)
         for (size_t j = 0; j < COUNT(precisions); j++) {
             mha_context *packer = isa_context_of(isa, MHA_EXP_AUTO, precisions[i]);
             mha_context *borrower = isa_context_of(isa, MHA_EXP_AUTO, precisions[j]);
             const size_t bytes = packed_size(packer, &p);
+            const bool rounds = isa_has_bf16(isa) && precisions[i] == MHA_PRECISION_MEDIUM;
+            if (i == 0) highest = bytes;
+            if ((bytes < highest) != rounds)
+                fail_msg("isa %s: %zu packed bytes with precision %d, %zu with the highest, wanted %s", isa, bytes,
+                         (int)precisions[i], highest, rounds ? "fewer" : "the same");
             guard packed = guard_make(bytes, GUARD_START, 0);
             assert_int_equal(MHA_OK, mha_layer_pack(packer, &p.desc, packed.data, bytes, NULL, 0));
             mha_layer *layer = NULL;
@@ -106,12 +112,14 @@ static void another_precision(const char *isa) {
 }
 
 /* A header of which any number was changed: refused, whatever it says. */
-static void corrupt_header(const char *isa) {
-    enum { NAMES = 56, HEADER = 144 }; /* bytes of magic, version and isa; of all */
+static void corrupt_headers(const char *isa, mha_dtype dtype) {
+    enum { NAMES = 56, PARTS = 120, HEADER = 144 }; /* bytes of magic, version and isa; before the parts; of all */
     static const int64_t values[] = {0, -1, 1, 3, 33, 1 << 16, 1 << 24, INT64_C(1) << 40, INT64_MAX, INT64_MIN};
     mha_context *context = isa_context(isa, MHA_EXP_AUTO);
+    layer_spec s = packable;
+    for (int i = 0; i < N_WEIGHTS; i++) s.weight_dtypes[i] = dtype;
     layer_problem p;
-    layer_problem_make(&p, &packable, GUARD_END);
+    layer_problem_make(&p, &s, GUARD_END);
     const size_t bytes = packed_size(context, &p);
     guard packed = guard_make(bytes, GUARD_START, 0);
     assert_int_equal(MHA_OK, mha_layer_pack(context, &p.desc, packed.data, bytes, NULL, 0));
@@ -121,12 +129,19 @@ static void corrupt_header(const char *isa) {
             memcpy(&original, packed.data + at, sizeof original);
             if (original == 0 || original == values[i]) continue; /* or no change */
             memcpy(packed.data + at, &values[i], sizeof original);
-            expect_refused(context, packed.data, bytes, MHA_INVALID_ARGUMENT, "corrupt header");
+            mha_layer *layer; /* parts may be those of another precision */
+            const mha_status other = mha_layer_borrow(context, packed.data, bytes, &layer, NULL, 0);
+            const bool precision = at == PARTS && other == MHA_UNSUPPORTED;
+            expect_refused(context, packed.data, bytes, precision ? other : MHA_INVALID_ARGUMENT, "corrupt header");
             memcpy(packed.data + at, &original, sizeof original);
         }
     guard_free(&packed);
     layer_problem_free(&p);
     mha_context_destroy(context);
+}
+
+static void corrupt_header(const char *isa) {
+    for (mha_dtype dtype = MHA_F32; dtype <= MHA_BF16; dtype++) corrupt_headers(isa, dtype);
 }
 
 /* Names that nothing ends are cut off, not read on. */
@@ -170,7 +185,7 @@ static void same_bytes(const char *isa) {
     mha_context_destroy(context);
 }
 
-/* Weights and biases that lie where they are to be packed. */
+/* Weights and biases that lie where they are to be packed, from some byte on or up to one. */
 static void over_weights(const char *isa) {
     layer_spec s = packable;
     s.biases = BIAS_ALL;
@@ -178,23 +193,34 @@ static void over_weights(const char *isa) {
     layer_problem p;
     layer_problem_make(&p, &s, GUARD_END);
     const size_t bytes = packed_size(context, &p);
-    guard packed = guard_make(bytes + (1 << 20), GUARD_START, 0); /* room for the largest weight behind it */
+    enum { ROOM = 1 << 20 }; /* for the largest weight on either side */
+    guard memory = guard_make(ROOM + bytes + ROOM, GUARD_START, 0);
+    char *const packed = memory.data + ROOM;
     mha_layer_desc beside = p.desc;
-    beside.wq.weight = packed.data + bytes;
-    assert_int_equal(MHA_OK, mha_layer_pack(context, &beside, packed.data, bytes, NULL, 0));
-    const size_t weights[] = {offsetof(mha_layer_desc, wq.weight), offsetof(mha_layer_desc, wk.weight),
-                              offsetof(mha_layer_desc, wv.weight), offsetof(mha_layer_desc, wo.weight),
-                              offsetof(mha_layer_desc, wo.bias)};
+    beside.wq.weight = packed + bytes;
+    assert_int_equal(MHA_OK, mha_layer_pack(context, &beside, packed, bytes, NULL, 0));
+    const int64_t heads = s.head_dim * s.q_heads, kv_heads = s.head_dim * s.kv_heads;
+    const struct {
+        size_t at;
+        int64_t elements;
+    } weights[] = {{offsetof(mha_layer_desc, wq.weight), heads * s.q_dim},
+                   {offsetof(mha_layer_desc, wk.weight), kv_heads * s.q_dim},
+                   {offsetof(mha_layer_desc, wv.weight), kv_heads * s.q_dim},
+                   {offsetof(mha_layer_desc, wo.weight), s.q_dim * heads},
+                   {offsetof(mha_layer_desc, wk.bias), kv_heads},
+                   {offsetof(mha_layer_desc, wo.bias), s.q_dim}};
     for (size_t i = 0; i < COUNT(weights); i++) {
-        mha_layer_desc desc = p.desc;
-        const void *within = packed.data + bytes - sizeof(float);
-        char message[256] = "";
-        memcpy((char *)&desc + weights[i], &within, sizeof within);
-        if (mha_layer_pack(context, &desc, packed.data, bytes, message, sizeof message) != MHA_INVALID_ARGUMENT ||
-            strstr(message, "packed") == NULL)
-            fail_msg("isa %s: weight or bias %zu was packed over itself: \"%s\"", isa, i, message);
+        const char *const within[] = {packed + bytes - sizeof(float), packed - (weights[i].elements - 1) * 4};
+        for (size_t end = 0; end < COUNT(within); end++) {
+            mha_layer_desc desc = p.desc;
+            char message[256] = "";
+            memcpy((char *)&desc + weights[i].at, &within[end], sizeof within[end]);
+            if (mha_layer_pack(context, &desc, packed, bytes, message, sizeof message) != MHA_INVALID_ARGUMENT ||
+                strstr(message, "packed") == NULL)
+                fail_msg("isa %s: weight or bias %zu was packed over its end %zu: \"%s\"", isa, i, end, message);
+        }
     }
-    guard_free(&packed);
+    guard_free(&memory);
     layer_problem_free(&p);
     mha_context_destroy(context);
 }

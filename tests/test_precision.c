@@ -1,8 +1,10 @@
 /* What the context's precision makes of operands: which calls multiply bf16, that describe says so, and their bounds. */
 #include "check.h"
+#include "half.h"
 #include "isas.h"
 #include "test.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -41,13 +43,14 @@ static const struct {
 };
 
 static void check(const char *isa, mha_precision precision, problem *p, int parts, const outputs *highest) {
-    static const char *const multiplied[] = {" f32, ", " bf16, tile path", " bf16 in 2 parts, tile path"};
-    char who[64], text[1024];
+    static const char *const multiplied[] = {"f32", "bf16", "bf16 in 2 parts"};
+    char who[64], kernels[64], text[1024];
     snprintf(who, sizeof who, "isa %s precision %s", isa, names[precision]);
     mha_context *context = context_of(isa, precision);
     assert_int_equal(MHA_OK, mha_attention_describe(context, &p->args, 1, text, sizeof text));
-    if (strstr(text, multiplied[parts]) == NULL)
-        fail_msg("%s: describe says \"%.60s\", wanted%s; case of q_len %d", who, text, multiplied[parts],
+    snprintf(kernels, sizeof kernels, "kernels: %s %s, ", parts > 0 ? isa : isa_of_f32(isa), multiplied[parts]);
+    if (strstr(text, kernels) == NULL)
+        fail_msg("%s: describe says \"%.60s\", wanted \"%s\"; case of q_len %d", who, text, kernels,
                  (int)p->spec.q_len);
     naive_result wanted = naive_attention(&p->args, parts);
     outputs got = problem_run(p, context, NULL);
@@ -90,6 +93,77 @@ static void precisions(const char *isa) {
     }
 }
 
+static void fill(guard *memory, double x) {
+    for (size_t i = 0; i < memory->bytes / sizeof(uint16_t); i++) element_set(memory->data, MHA_BF16, (int64_t)i, x);
+    guard_remember(memory);
+}
+
+/* Weights are divided by the sum of what multiplied the values, not of what was rounded to it: values that are all 1
+ * come out as 1. */
+static void ones(const char *isa) {
+    enum { KEYS = 150 };
+    const spec s = {.what = "ones",
+                    .batch = 1,
+                    .q_heads = 2,
+                    .kv_heads = 1,
+                    .q_len = 9,
+                    .kv_len = KEYS,
+                    .head_dim = 20,
+                    .v_head_dim = 13,
+                    .dtypes = {[Q] = MHA_BF16, [K] = MHA_BF16, [V] = MHA_BF16}};
+    problem p;
+    problem_make(&p, &s, GUARD_END);
+    fill(&p.memory[V], 1);
+    mha_context *context = context_of(isa, MHA_PRECISION_HIGHEST);
+    outputs got = problem_run(&p, context, NULL);
+    for (int64_t i = 0; i < got.n_out; i++)
+        if (!(fabs(got.out[i] - 1.0) <= 2 * KEYS * 0x1p-24))
+            fail_msg("isa %s: out[%d] is %.9g, wanted 1", isa, (int)i, got.out[i]);
+    outputs_free(&got);
+    mha_context_destroy(context);
+    problem_free(&p);
+}
+
+/* Of each key in turn the score is so large that exp overflows unless it is the maximum, and where it may not be seen
+ * underflows for all others if it is.  A tile is the heads of one query: then it excludes no key of its own, and the
+ * products' maximum is what counts. */
+static void largest_score(const char *isa) {
+    enum { KEYS = 70, DIM = 4 };
+    static const int64_t left = 20;
+    static const float scale = 1;
+    mha_context *context = context_of(isa, MHA_PRECISION_HIGHEST);
+    for (int64_t key = 35; key < KEYS; key++) {
+        const spec s = {.what = "largest score",
+                        .batch = 1,
+                        .q_heads = 96,
+                        .kv_heads = 1,
+                        .q_len = 5,
+                        .kv_len = KEYS,
+                        .head_dim = DIM,
+                        .v_head_dim = 5,
+                        .scale = &scale,
+                        .left = &left,
+                        .q_offset = 60,
+                        .dtypes = {[Q] = MHA_BF16, [K] = MHA_BF16, [V] = MHA_BF16},
+                        .seed = (uint64_t)key};
+        char who[64];
+        problem p;
+        snprintf(who, sizeof who, "isa %s key %d", isa, (int)key);
+        problem_make(&p, &s, GUARD_END);
+        fill(&p.memory[Q], 1);
+        fill(&p.memory[K], 0);
+        for (int64_t d = 0; d < DIM; d++) element_set(p.memory[K].data, MHA_BF16, key * DIM + d, 64);
+        guard_remember(&p.memory[K]);
+        naive_result wanted = naive_attention(&p.args, isa_has_bf16(isa));
+        outputs got = problem_run(&p, context, NULL);
+        check_outputs(who, &p, &got, &wanted);
+        outputs_free(&got);
+        naive_result_free(&wanted);
+        problem_free(&p);
+    }
+    mha_context_destroy(context);
+}
+
 static void bad_options(const char *isa) {
     mha_context_options options;
     mha_context *context;
@@ -107,6 +181,7 @@ static void bad_options(const char *isa) {
 }
 
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(precisions), ISA_TEST(bad_options)};
+    static const isa_test tests[] = {ISA_TEST(precisions), ISA_TEST(ones), ISA_TEST(largest_score),
+                                     ISA_TEST(bad_options)};
     return isa_tests_run(tests, COUNT(tests));
 }

@@ -127,7 +127,8 @@ static void check_layers(const mha_context *forced) {
         mha_layer *layer;
         layer_problem_make(&p, s, GUARD_END);
         naive_layer_result wanted =
-            naive_layer(&p.naive_desc, &p.args, (naive_bf16){.attention = attention, .weights = true});
+            naive_layer(&p.naive_desc, &p.args,
+                        (naive_bf16){.attention = attention, .w_parts = {[MHA_F16] = 2, [MHA_BF16] = 1}, .x_parts = 3});
         assert_int_equal(MHA_OK, mha_layer_create(forced, &p.desc, &layer, NULL, 0));
         layer_outputs got = layer_run(&p, layer, NULL, "AMX as compiled");
         check_values("AMX as compiled", s->what, "out", got.out, &wanted.out);
