@@ -135,8 +135,8 @@ static inline int64_t mha_score_key_stride(const mha_path *path, const mha_tile 
     return path->score_key_stride != 0 ? path->score_key_stride : tile->lanes;
 }
 
-/* Y = X W^T + bias, W prepacked; summed in f32 whatever the dtypes are.  Kernels that multiply bf16 make parts of X and W:
- * what rounding to bf16 makes of them, what that left, rounded, and so on. */
+/* Y = X W^T + bias, W prepacked; summed in f32 whatever the dtypes are.  Kernels that multiply bf16 make parts of X and
+ * W: what rounding to bf16 makes of them, what that left, rounded, and so on. */
 typedef struct mha_gemm {
     const void *x; /* [rows, in] */
     mha_dtype x_dtype;
@@ -151,6 +151,11 @@ typedef struct mha_gemm {
     int64_t in, out;
     mha_level level; /* where the weights are read from */
 } mha_gemm;
+
+/* Parts i of X and j of W are multiplied where i + j is less. */
+static inline int mha_most_parts(const mha_gemm *gemm) {
+    return gemm->x_parts > gemm->w_parts ? gemm->x_parts : gemm->w_parts;
+}
 
 typedef struct mha_gemm_kernels {
     int32_t panel; /* outputs are packed, and tasks cut, in multiples of this */

@@ -33,7 +33,8 @@ void naive_result_free(naive_result *result);
 /* The dense copy of [batch, heads, tokens, dim]. */
 naive_array naive_gather(const mha_tensor *tensor, int64_t batch, int64_t heads, int64_t tokens, int64_t dim);
 
-/* bf16: the implementation multiplies bf16, in so many parts (0: not); the result is the same, but for how far off it may be. */
+/* bf16: the implementation multiplies bf16, in so many parts (0: not); the result is the same, but for how far off it
+ * may be. */
 naive_result naive_attention(const mha_attention_args *args, int bf16);
 
 /* The same for operands that are already dense and may bring errors along; args->q, k and v are not read. */

@@ -27,9 +27,9 @@ void tasks_clear(tasks *t);
 void tasks_add(tasks *t, int64_t cost);
 
 /* With EVEN_TASKS pieces or more for each of n workers the slowest is within 1.25 of the mean.  With fewer, it has at
- * most one piece above the mean; and while a worker has nothing, none has two.  Uneven: of lengths that the plan does not look
- * at, since its workspace must not depend on them; only the bound of any greedy schedule is left, the mean and one task
- * more (Graham, 1969). */
+ * most one piece above the mean; and while a worker has nothing, none has two.  Uneven: of lengths that the plan does
+ * not look at, since its workspace must not depend on them; only the bound of any greedy schedule is left, the mean and
+ * one task more (Graham, 1969). */
 void tasks_check(const char *what, const tasks *t, const pieces *p, bool uneven, size_t n);
 
 /* The number of workers after n.  Emulators take all small numbers and some large ones. */

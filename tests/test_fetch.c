@@ -111,9 +111,9 @@ typedef struct gemm_case {
     int vectors; /* of a panel */
 } gemm_case;
 
-/* lanes: floats that a term of a panel takes.  All whole panels but for the first step.  Places lose what a whole number of terms leaves, and a step of fewer
- * terms than the next fetches its own number only: 92% remain (NEON, a single panel, 112 of 121 and 128 of 136
- * terms). */
+/* lanes: floats that a term of a panel takes.  All whole panels but for the first step.  Places lose what a whole
+ * number of terms leaves, and a step of fewer terms than the next fetches its own number only: 92% remain (NEON, a
+ * single panel, 112 of 121 and 128 of 136 terms). */
 static void allow_few(areas *all, const gemm_case *c, const float *w, int64_t lanes, int64_t first) {
     const int times = lanes % LINE == 0  ? 1
                       : lanes > LINE / 2 ? 2
@@ -127,10 +127,10 @@ static void allow_few(areas *all, const gemm_case *c, const float *w, int64_t la
 }
 
 /* All weights: the last panel of a call fetches what other rows begin with.  Many tiles fetch the same lines, since
- * each takes one a round of 8 terms, even if its share has fewer (half precision: half as many).  At most rows / 4 tiles have shares that exceed
- * the slice by less than a line each, and the last of them has at most 32 rounds.  X is fetched by halves of lines,
- * again for each group of panels; by a step that is longer than the next one a line too far, by one that is shorter a
- * line too few: 8 of 9 (in = 257). */
+ * each takes one a round of 8 terms, even if its share has fewer (half precision: half as many).  At most rows / 4
+ * tiles have shares that exceed the slice by less than a line each, and the last of them has at most 32 rounds.  X is
+ * fetched by halves of lines, again for each group of panels; by a step that is longer than the next one a line too
+ * far, by one that is shorter a line too few: 8 of 9 (in = 257). */
 static void allow_many(areas *all, const gemm_case *c, const float *x, int64_t stride, const float *w, int64_t lanes,
                        int64_t first) {
     const int64_t group = MHA_GEMM_ROWS / c->rows * MHA_GEMM_PANELS, groups = (c->panels + group) / group;

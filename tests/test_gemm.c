@@ -165,8 +165,8 @@ static void check_dtypes(const char *isa, gemm_case c) {
     product_free(&p);
 }
 
-/* In f32, and with the next of the other 26 triples of dtypes.  Where bf16 is multiplied X is taken whole, but for one in
- * four, of which the first part is; W in one part or two. */
+/* In f32, and with the next of the other 26 triples of dtypes.  Where bf16 is multiplied X is taken whole, but for one
+ * in four, of which the first part is; W in one part or two. */
 static void check_product(const char *isa, gemm_case c) {
     static const mha_dtype dtypes[] = {MHA_F32, MHA_F16, MHA_BF16};
     static unsigned next;

@@ -33,7 +33,7 @@ V_INLINE void multiply_lanes(const gemm_tile *tile, int vectors, int valid) {
     _Alignas(TILE_BYTES) float c[PANEL * TILE_LANES];
     const mha_gemm *gemm = tile->gemm;
     const int lanes = vectors * V_LANES;
-    const int most = tile->x_parts > tile->w_parts ? tile->x_parts : tile->w_parts;
+    const int most = mha_most_parts(gemm);
     sums_start();
     for (int i = 0; i < tile->x_parts; i++)
         for (int j = 0; j < tile->w_parts && i + j < most; j++) add_parts(tile, vectors, i, j);

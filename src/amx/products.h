@@ -81,7 +81,8 @@ V_INLINE void add_steps(const char *rows, const tile_rows *a, bool finite, const
     }
 }
 
-/* C [32][lanes] = A B over so many steps.  finite: what is not in A counts as zeros.  B's parts are b_part floats apart. */
+/* C [32][lanes] = A B over so many steps.  finite: what is not in A counts as zeros.  B's parts are b_part floats
+ * apart. */
 V_INLINE void multiply_tiles(tile_rows a, bool finite, const float *b, int64_t b_part, int vectors, int parts,
                              int64_t steps, float *c) {
     sums_start();

@@ -189,9 +189,7 @@ static gemm_block gemm_block_of(const mha_gemm *gemm, int64_t row0, int64_t row1
     return (gemm_block){.gemm = gemm,
                         .few = few,
                         .x_parts = UNIT == 1 ? 1 : gemm->x_parts,
-                        .most_parts = UNIT == 1                       ? 1
-                                      : gemm->x_parts > gemm->w_parts ? gemm->x_parts
-                                                                      : gemm->w_parts,
+                        .most_parts = UNIT == 1 ? 1 : mha_most_parts(gemm),
                         .w_dtype = unit_dtype(gemm->w_dtype),
                         .in = weight_units(gemm->in),
                         .row0 = row0,

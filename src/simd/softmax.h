@@ -52,8 +52,8 @@ V_INLINE void pad_scores(const mha_tile *tile, int vectors, float *s) {
 /* Weights lie in the place of scores, in units; further parts of them behind the block's scores. */
 V_INLINE const float *weights_part(const float *s, int lanes, int part) { return s + part * BLOCK_KEYS * lanes; }
 
-/* P = exp((S - max) scale), in units, so many parts of it, in the place of S; updates max and sum; alpha is what the old
- * sum and output shrink by. */
+/* P = exp((S - max) scale), in units, so many parts of it, in the place of S; updates max and sum; alpha is what the
+ * old sum and output shrink by. */
 V_INLINE void online_softmax(const mha_softmax *softmax, mha_tile *tile, int vectors, int parts, bool fused, float *s,
                              const vf block_max[TILE_VECTORS], vf alpha[TILE_VECTORS]) {
     const int lanes = vectors * V_LANES;

@@ -3,8 +3,8 @@
  *
  *     q [head_dim][lanes]    s [BLOCK_KEYS][lanes]    o [v_head_dim][lanes]       lanes: 1 to TILE_VECTORS vectors
  *
- * With units of two bf16, q is [parts][head_dim / 2] and the weights, which take the place of s, are [BLOCK_KEYS / 2], and
- * again for each further part; scores and o are f32. */
+ * With units of two bf16, q is [parts][head_dim / 2] and the weights, which take the place of s, are [BLOCK_KEYS / 2],
+ * and again for each further part; scores and o are f32. */
 #ifndef MHA_SIMD_TILE_H
 #define MHA_SIMD_TILE_H
 
@@ -120,7 +120,8 @@ static bool values_finite(const mha_kv_block *block, int32_t begin, int32_t end)
 /* What is known of a block while its tiles go by. */
 typedef enum values_state { VALUES_UNKNOWN, VALUES_FINITE, VALUES_NOT_FINITE } values_state;
 
-/* Only tiles that exclude something ask, if only other keys of a step; and those of several parts, some of which are 0. */
+/* Only tiles that exclude something ask, if only other keys of a step; and those of several parts, some of which are
+ * 0. */
 V_INLINE bool must_skip_values(const mha_kv_block *block, const mha_tile *tile, int parts, values_state *values) {
     const bool part = tile->begin % KEY_STEP != 0 || (tile->end % KEY_STEP != 0 && tile->end < block->keys);
     if (tile->excluded == NULL && !part && parts == 1) return false;

@@ -1,6 +1,6 @@
 /* Packed weights: [out][in] -> [out / TILE_LANES][in][TILE_LANES], transposed; the last panel is narrower.  `in` counts
- * units: elements of the weights' dtype, or pairs of bf16, whole steps of them.  What is beyond the last is zeros.  Each
- * part is packed so, one behind the other. */
+ * units: elements of the weights' dtype, or pairs of bf16, whole steps of them.  What is beyond the last is zeros.
+ * Each part is packed so, one behind the other. */
 #ifndef MHA_SIMD_WEIGHTS_H
 #define MHA_SIMD_WEIGHTS_H
 

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 from onnx_models import attention_model, by_reference, draw_case, make_model
 
 CAST = {"Q", "K", "V", "past_key", "past_value"}
+SHAPE = {"scale", "q_num_heads", "kv_num_heads"}  # attributes on which raw scores depend
 ROUNDING = {np.float16: 2.0**-11, ml_dtypes.bfloat16: 2.0**-8}
 
 
@@ -27,12 +28,20 @@ def half_model(arrays, outputs, dtype, **attributes):
 
 
 def errors_of_products(arrays, attributes, wanted, dtype):
-    """Of outputs by name, where weights of softmax are rounded to bf16."""
-    if not products.are_bf16(mha.cpu_info()["isa"], arrays["Q"].shape[-2], np.dtype(dtype)):
+    """Of outputs by name, where bf16 is multiplied."""
+    parts = products.parts(mha.cpu_info()["isa"], arrays["Q"].shape[-2], dtype)
+    if parts == 0:
         return {}
+    shape = wanted["qk_matmul_output"].shape
+    scores = by_reference(
+        {name: abs(array) for name, array in arrays.items() if name != "attn_mask"},
+        ["qk_matmul_output"],
+        {name: attributes[name] for name in attributes.keys() & SHAPE} | {"qk_matmul_output_mode": 0},
+        shape,
+    )["qk_matmul_output"]
     positive = {name: abs(array) if name in ("V", "past_value") else array for name, array in arrays.items()}
-    sizes = by_reference(positive, ["Y"], attributes, wanted["qk_matmul_output"].shape)["Y"]
-    error = np.expm1(products.WEIGHT)  # of the sum of weights, which is 1
+    sizes = by_reference(positive, ["Y"], attributes, shape)["Y"]
+    error = np.expm1(products.weight_error(parts, scores.max()))  # of the sum of weights, which is 1
     errors = {"Y": error * (sizes + abs(wanted["Y"])) / (1 - error)}
     if attributes["qk_matmul_output_mode"] == 3:
         errors["qk_matmul_output"] = 2 * error * wanted["qk_matmul_output"] / (1 - error)

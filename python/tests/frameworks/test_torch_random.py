@@ -147,9 +147,9 @@ def exact(c, q, k, v, mask, seen):
     else:
         added = torch.zeros_like(scores) if bias is None else bias.expand(scores.shape)
         out = scaled_dot_product_attention(q, k, v, added.masked_fill(~visible, -math.inf), scale=scale)
-    bf16 = products.are_bf16(mha.cpu_info()["isa"], c["q_len"], c["dtype"])
-    dscore = bound.of_scores(q, k, raw, capped, bias, scale, softcap, bf16)
-    return out, bound.of_out(scores, visible, dscore, weights, v, out, c["dtype"], bf16)
+    parts = products.parts(mha.cpu_info()["isa"], c["q_len"], c["dtype"])
+    dscore = bound.of_scores(q, k, raw, capped, bias, scale, softcap, parts)
+    return out, bound.of_out(scores, visible, dscore, weights, v, out, c["dtype"], parts)
 
 
 def run(c, q, k, v, mask):
