@@ -240,19 +240,10 @@ void mha_attention_args_init(mha_attention_args *args, size_t struct_size) {
     mha_init_struct(args, struct_size, &default_args, sizeof default_args);
 }
 
-/* In how many parts of bf16 operands are as exact as the context wants. */
-static int parts_of(const mha_attention_args *args, mha_precision precision) {
-    const mha_dtype dtypes[] = {args->q.dtype, args->k.dtype, args->v.dtype};
-    int parts = 1;
-    for (int i = 0; i < 3; i++) parts = (int)mha_max(parts, mha_bf16_parts(dtypes[i]));
-    return precision == MHA_PRECISION_MEDIUM ? 1 : precision == MHA_PRECISION_HIGH ? (int)mha_min(2, parts) : parts;
-}
-
-/* The path for operands in so many parts, or NULL. */
-static const mha_path *bf16_path(const mha_bf16_kernels *kernels, int parts) {
-    if (kernels == NULL || parts > 2) return NULL;
-    const mha_path *path = parts == 1 ? &kernels->tile : &kernels->split;
-    return path->max_rows > 0 ? path : NULL;
+/* Of bf16, of the operand that has most. */
+static int most_parts(const mha_attention_args *args) {
+    return (int)mha_max(mha_bf16_parts(args->q.dtype),
+                        mha_max(mha_bf16_parts(args->k.dtype), mha_bf16_parts(args->v.dtype)));
 }
 
 mha_status mha_plan_read(mha_plan *plan, const mha_context *context, const mha_attention_args *args,
@@ -266,7 +257,9 @@ mha_status mha_plan_read(mha_plan *plan, const mha_context *context, const mha_a
     TRY(check_sizes(&plan->args, message));
     TRY(read_cache(plan, message));
     plan->isa = context->choice.isa;
-    plan->parts = parts_of(&plan->args, context->precision);
-    plan->bf16 = bf16_path(context->choice.bf16, plan->parts);
+    plan->parts = mha_multiplied_parts(context, most_parts(&plan->args));
+    plan->bf16 = plan->parts == 0   ? NULL
+                 : plan->parts == 1 ? &context->choice.bf16->tile
+                                    : &context->choice.bf16->split;
     return check_options(plan, message);
 }

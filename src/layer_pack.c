@@ -15,7 +15,7 @@ typedef struct packed_header {
     char version[16], isa[32]; /* "amx+avx512": the context's, and of the kernels in f32, if that is another */
     int64_t q_heads, kv_heads, head_dim, v_head_dim, q_dim, kv_dim, out_dim;
     uint64_t has_bias;            /* bit i: weight i */
-    uint16_t parts[MHA_WEIGHTS];  /* of bf16 that weights were packed in; 0: as they are */
+    uint16_t parts[MHA_WEIGHTS];  /* of bf16, for any number of rows; 0: as they are */
     uint16_t dtypes[MHA_WEIGHTS]; /* mha_dtype */
     uint64_t bytes;
 } packed_header;
@@ -138,20 +138,6 @@ static mha_layer_desc sizes_of(const packed_header *header) {
     return sizes;
 }
 
-/* In how many parts of bf16 a weight is multiplied, by any number of rows; 0: it is not. */
-static int weight_parts(const mha_context *context, mha_dtype dtype) {
-    const mha_bf16_kernels *bf16 = context->choice.bf16;
-    if (bf16 == NULL) return 0;
-    if (dtype == MHA_BF16 || context->precision == MHA_PRECISION_MEDIUM) return 1;
-    const bool two_suffice = dtype == MHA_F16 || context->precision == MHA_PRECISION_HIGH;
-    return two_suffice && bf16->split.max_rows > 0 ? 2 : 0;
-}
-
-/* That activations are multiplied in, at most. */
-static int most_x_parts(mha_precision precision) {
-    return precision == MHA_PRECISION_MEDIUM ? 1 : precision == MHA_PRECISION_HIGH ? 2 : mha_bf16_parts(MHA_F32);
-}
-
 /* The layer's sizes, and where its parts lie in `packed` (NULL: nowhere); returns the packed bytes. */
 static size_t lay_out(mha_layer *layer, const packed_header *header, const mha_context *context, char *packed) {
     int64_t out[MHA_WEIGHTS], in[MHA_WEIGHTS];
@@ -165,7 +151,7 @@ static size_t lay_out(mha_layer *layer, const packed_header *header, const mha_c
                              .out = out[i],
                              .w_dtype = (mha_dtype)header->dtypes[i],
                              .w_parts = header->parts[i],
-                             .x_parts = most_x_parts(context->precision)};
+                             .x_parts = mha_most_parts_at(context->precision)};
         layer->kernels[i] = weight->w_parts > 0 ? &context->choice.bf16->gemm : &context->choice.kernels->gemm;
         if (packed != NULL) weight->packed = packed + used;
         used += mha_align_up(layer->kernels[i]->packed_bytes(out[i], in[i], weight->w_dtype, weight->w_parts));
@@ -202,7 +188,7 @@ static packed_header header_of(const mha_layer_desc *desc, const mha_context *co
     for (int i = 0; i < MHA_WEIGHTS; i++) {
         header.has_bias |= (uint64_t)(linears[i]->bias != NULL) << i;
         header.dtypes[i] = (uint16_t)linears[i]->dtype;
-        header.parts[i] = (uint16_t)weight_parts(context, linears[i]->dtype);
+        header.parts[i] = (uint16_t)mha_multiplied_parts(context, mha_bf16_parts(linears[i]->dtype));
     }
     header.bytes = lay_out(&unused, &header, context, NULL);
     return header;
@@ -341,10 +327,11 @@ mha_status mha_layer_borrow(const mha_context *context, const void *packed, size
         return mha_say(message, MHA_INVALID_ARGUMENT, "packed_bytes is %zu, expected %zu by the sizes in its header",
                        packed_bytes, bytes);
     for (int i = 0; i < MHA_WEIGHTS; i++)
-        if (header.parts[i] != weight_parts(context, (mha_dtype)header.dtypes[i]))
+        if (header.parts[i] != mha_multiplied_parts(context, mha_bf16_parts((mha_dtype)header.dtypes[i])))
             return mha_say(message, MHA_UNSUPPORTED,
                            "packed has %s in %d parts of bf16, expected %d as this context's precision has it",
-                           names[i], header.parts[i], weight_parts(context, (mha_dtype)header.dtypes[i]));
+                           names[i], header.parts[i],
+                           mha_multiplied_parts(context, mha_bf16_parts((mha_dtype)header.dtypes[i])));
     TRY(new_layer(context, 0, layer, message));
     lay_out(*layer, &header, context, (char *)packed);
     return mha_succeed(message);

@@ -25,11 +25,9 @@ static void check_run(const char *isa, layer_problem *p, const mha_layer *layer,
     layer_outputs_free(&first);
 }
 
-/* In how many parts of bf16 weights are multiplied; 0: in f32. */
+/* In how many parts of bf16 weights are multiplied, by any number of rows: as attention of many queries is. */
 static int weight_parts(const char *isa, mha_precision precision, mha_dtype dtype) {
-    if (!isa_has_bf16(isa)) return 0;
-    if (precision == MHA_PRECISION_MEDIUM || dtype == MHA_BF16) return 1;
-    return isa_splits(isa) && (precision == MHA_PRECISION_HIGH || dtype == MHA_F16) ? 2 : 0;
+    return isa_bf16_parts(isa, precision, dtype, dtype, dtype, 5);
 }
 
 static naive_bf16 bf16_of(const char *isa, mha_precision precision, const mha_layer_args *args) {

@@ -10,16 +10,6 @@
 
 static const char *const names[] = {"highest", "high", "medium"};
 
-static mha_context *context_of(const char *isa, mha_precision precision) {
-    mha_context_options options;
-    mha_context_options_init(&options, sizeof options);
-    options.isa = isa;
-    options.precision = precision;
-    mha_context *context = NULL;
-    assert_int_equal(MHA_OK, mha_context_create(&options, &context, NULL, 0));
-    return context;
-}
-
 static const float scales[] = {0.3f, -0.3f, 0x1p-70f};
 
 static const struct {
@@ -46,7 +36,7 @@ static void check(const char *isa, mha_precision precision, problem *p, int part
     static const char *const multiplied[] = {"f32", "bf16", "bf16 in 2 parts"};
     char who[64], kernels[64], text[1024];
     snprintf(who, sizeof who, "isa %s precision %s", isa, names[precision]);
-    mha_context *context = context_of(isa, precision);
+    mha_context *context = isa_context_of(isa, MHA_EXP_AUTO, precision);
     assert_int_equal(MHA_OK, mha_attention_describe(context, &p->args, 1, text, sizeof text));
     snprintf(kernels, sizeof kernels, "kernels: %s %s, ", parts > 0 ? isa : isa_of_f32(isa), multiplied[parts]);
     if (strstr(text, kernels) == NULL)
@@ -79,11 +69,11 @@ static void precisions(const char *isa) {
                         .seed = i};
         problem p;
         problem_make(&p, &s, GUARD_END);
-        const bool splits = isa_bf16_parts(isa, MHA_PRECISION_HIGHEST, MHA_F16, MHA_F16, MHA_F16, 5) == 2;
+        const bool splits = isa_splits(isa);
         int parts[3];
         for (int j = 0; j < 3; j++)
             parts[j] = isa_has_bf16(isa) && (cases[i].parts[j] < 2 || splits) ? cases[i].parts[j] : 0;
-        mha_context *context = context_of(isa, MHA_PRECISION_HIGHEST);
+        mha_context *context = isa_context_of(isa, MHA_EXP_AUTO, MHA_PRECISION_HIGHEST);
         outputs highest = problem_run(&p, context, NULL);
         for (mha_precision precision = MHA_PRECISION_HIGHEST; precision <= MHA_PRECISION_MEDIUM; precision++)
             check(isa, precision, &p, parts[precision], parts[0] > 0 ? NULL : &highest);
@@ -114,7 +104,7 @@ static void ones(const char *isa) {
     problem p;
     problem_make(&p, &s, GUARD_END);
     fill(&p.memory[V], 1);
-    mha_context *context = context_of(isa, MHA_PRECISION_HIGHEST);
+    mha_context *context = isa_context_of(isa, MHA_EXP_AUTO, MHA_PRECISION_HIGHEST);
     outputs got = problem_run(&p, context, NULL);
     for (int64_t i = 0; i < got.n_out; i++)
         if (!(fabs(got.out[i] - 1.0) <= 2 * KEYS * 0x1p-24))
@@ -131,7 +121,7 @@ static void largest_score(const char *isa) {
     enum { KEYS = 70, DIM = 4 };
     static const int64_t left = 20;
     static const float scale = 1;
-    mha_context *context = context_of(isa, MHA_PRECISION_HIGHEST);
+    mha_context *context = isa_context_of(isa, MHA_EXP_AUTO, MHA_PRECISION_HIGHEST);
     for (int64_t key = 35; key < KEYS; key++) {
         const spec s = {.what = "largest score",
                         .batch = 1,

@@ -21,7 +21,8 @@ V_INLINE void pack_x_rows(const void *x, mha_dtype dtype, int64_t stride, int64_
 
 /* The product of part i of X and part j of W; the first one fetches. */
 V_INLINE void add_parts(const gemm_tile *tile, int vectors, int i, int j) {
-    const float *x = tile->x + i * tile->depth * PANEL, *w = (const float *)tile->w + j * tile->w_part;
+    const float *x = tile->x + i * tile->depth * PANEL;
+    const float *w = (const float *)tile->w + j * weight_part(tile->gemm->out, tile->gemm->in);
     for (int64_t k = 0; k < tile->depth; k += TILE_FLOATS, x += GEMM_PANEL_STEP, w += TILE_FLOATS * vectors * V_LANES) {
         if (i + j == 0) fetch_share(tile->fetch, k);
         sums_add(x, TILE_BYTES, w, vectors);
@@ -35,8 +36,8 @@ V_INLINE void multiply_lanes(const gemm_tile *tile, int vectors, int valid) {
     const int lanes = vectors * V_LANES;
     const int most = mha_most_parts(gemm);
     sums_start();
-    for (int i = 0; i < tile->x_parts; i++)
-        for (int j = 0; j < tile->w_parts && i + j < most; j++) add_parts(tile, vectors, i, j);
+    for (int i = 0; i < gemm->x_parts; i++)
+        for (int j = 0; j < gemm->w_parts && i + j < most; j++) add_parts(tile, vectors, i, j);
     sums_store(c, vectors);
     const bool whole = tile->last && tile->outs >= lanes && gemm->y_dtype == MHA_F32;
     for (int i = 0; i < valid; i++) {

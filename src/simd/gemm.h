@@ -87,11 +87,6 @@ V_INLINE gemm_tile tile_of(const gemm_block *block, const gemm_slices *s, int64_
     gemm_tile tile;
     tile.gemm = gemm;
     tile.w = slice_of(block, out, s->k);
-    if (UNIT > 1) {
-        tile.x_parts = gemm->x_parts;
-        tile.w_parts = gemm->w_parts;
-        tile.w_part = weight_part(gemm->out, gemm->in);
-    }
     tile.depth = s->depth;
     tile.w_stride = panel_lanes(out, gemm->out);
     tile.row = block->row0;

@@ -47,7 +47,7 @@ V_INLINE void gemm_rows(const gemm_tile *tile, fma_rows x, weight_fetch *few, in
         if (few != NULL) fetch_term(few);
         fma_term(rows, vectors, k, &x, tile->w, w, tile->w_stride, c);
     }
-    for (int part = 1; UNIT > 1 && part < tile->x_parts; part++) {
+    for (int part = 1; UNIT > 1 && part < tile->gemm->x_parts; part++) {
         if (x.packed) {
             x.row[0] += tile->depth * PANEL;
         } else {

@@ -16,10 +16,8 @@ typedef struct tile_fetch {
 
 typedef struct gemm_tile {
     const mha_gemm *gemm;
-    const float *x;       /* unless the rows are few: a packed panel, [parts][depth] */
-    const void *w;        /* [depth][w_stride], of a dtype that only few rows tell from f32 */
-    int x_parts, w_parts; /* set where bf16 is multiplied, see load_part; */
-    int64_t w_part;       /* from a part of W to the next, in floats */
+    const float *x; /* unless the rows are few: a packed panel, [parts][depth] */
+    const void *w;  /* [depth][w_stride], of a dtype that only few rows tell from f32 */
     int64_t depth, w_stride;
     int64_t row, out, outs;  /* first of the tile; outs valid lanes */
     bool first, last;        /* of the steps that make up the sums */
