@@ -28,14 +28,16 @@ static float multiply_add_bf16(size_t n, float a, float b) {
 #else
 #if defined(__AVX512BF16__)
 #include <immintrin.h>
+enum { SUMMED = 2 }; /* products a lane */
 typedef __m512 sums;
 #define PRODUCT(c, a, b) c = _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b)
 #else
 #include <arm_neon.h>
+enum { SUMMED = 4 };
 typedef float32x4_t sums;
-#define PRODUCT(c, a, b) c = vbfdotq_f32(c, vreinterpretq_bf16_f32(a), vreinterpretq_bf16_f32(b))
+#define PRODUCT(c, a, b) c = vbfmmlaq_f32(c, vreinterpretq_bf16_f32(a), vreinterpretq_bf16_f32(b))
 #endif
-enum { STEP_FLOPS = 2 * 2 * (int)LANES * (int)N_CHAINS };
+enum { STEP_FLOPS = 2 * (int)SUMMED * (int)LANES * (int)N_CHAINS };
 
 static float multiply_add_bf16(size_t n, float a, float b) {
     const sums va = a - (sums){0}, vb = b - (sums){0};

@@ -27,7 +27,7 @@
  *
  * Kernels that multiply bf16 (bf16: in so many parts, 0: they do not) round operands that are none (q, k and v then bring
  * that along) and the weights: 2^-8, in two parts 1.5 * 2^-18, which counts the product of the second parts that is left
- * out, adds to x_j.  Arm's BFDOT rounds a sum of two products to odd, not to nearest: u is 2^-23 in the g of products (x86
+ * out, adds to x_j.  Arm's BFMMLA rounds a sum of two products to odd, not to nearest: u is 2^-23 in the g of products (x86
  * rounds to nearest and stays within half of that).
  *
  * A projection y = sum_k x_k w_k + b:  |y error| <= g(parts n + 2) (sum_k |x_k w_k| + |b|) + sum_k dx_k |w_k|, for x in

@@ -51,11 +51,24 @@ static void print_isas(const isa_run *runs, size_t n_isas, size_t n_tests, bool 
     printf("%s", any ? "" : " none");
 }
 
+/* Of those in the list only the one that MHA_TEST_ISA names, if it names any. */
+static size_t keep_asked(mha_isa *isas, size_t n) {
+    const char *asked = getenv("MHA_TEST_ISA");
+    if (asked == NULL) return n;
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(isas[i].name, asked) != 0) continue;
+        isas[0] = isas[i];
+        return 1;
+    }
+    fprintf(stderr, "MHA_TEST_ISA: no instruction set %s\n", asked);
+    return 0;
+}
+
 int isa_tests_run(const isa_test *tests, size_t n) {
     static mha_isa isas[MAX_ISAS];
     static isa_run runs[MAX_ISAS * MAX_TESTS];
     static struct CMUnitTest units[MAX_ISAS * MAX_TESTS]; /* cmocka ignores the empty rest */
-    const size_t n_isas = mha_isa_list(isas, MAX_ISAS);
+    const size_t n_isas = keep_asked(isas, mha_isa_list(isas, MAX_ISAS));
     if (n_isas == 0 || n_isas > MAX_ISAS || n > MAX_TESTS) return 1;
     size_t n_units = 0;
     for (size_t i = 0; i < n_isas * n; i++) {

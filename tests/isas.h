@@ -13,7 +13,7 @@ typedef struct isa_test {
 #define ISA_TEST(function) {#function, function, false}
 #define F32_TEST(function) {#function, function, true}
 
-/* Runs n <= 32 tests on each instruction set of mha_isa_list under cmocka, prints which were exercised, and returns how
+/* Runs n <= 32 tests on each instruction set of mha_isa_list, or the one that MHA_TEST_ISA names, under cmocka, prints which were exercised, and returns how
  * many tests failed. */
 int isa_tests_run(const isa_test *tests, size_t n);
 

@@ -189,12 +189,14 @@ static void check_gemm(const char *isa, const gemm_case *c) {
 static void gemm(const char *isa) {
     static const int16_t ins[] = {128, 257, 320, 384, 768}, rows[] = {1, 2, 3, 4, 24, 100, 256};
     static const int8_t panels[][2] = {{5, 0}, {19, 5}, {9, 4}};
+    const mha_gemm_kernels *kernels = recording_gemm_of(isa);
+    const int64_t lanes = kernels->panel, step = (int64_t)kernels->packed_bytes(lanes, 1, MHA_F32, 1) / 4 / lanes;
     for (size_t i = 0; i < COUNT(ins) * COUNT(rows) * COUNT(panels); i++) {
         const int8_t *n = panels[i % COUNT(panels)];
         gemm_case c = {.rows = rows[i / COUNT(panels) / COUNT(ins)], .in = ins[i / COUNT(panels) % COUNT(ins)]};
         if (c.rows * c.in > 256 * 128) continue; /* an emulator would need long */
         c.panels = n[0], c.more = n[1], c.vectors = is_amx(isa) ? 2 : 3;
-        if (is_amx(isa)) c.in = (c.in + 15) / 16 * 16; /* weights are packed so */
+        c.in = (c.in + step - 1) / step * step;
         for (; c.level <= MHA_DRAM; c.level++)
             for (c.w = MHA_F32; c.w <= (isa_has_bf16(isa) ? MHA_F32 : MHA_F16); c.w++) check_gemm(isa, &c);
     }

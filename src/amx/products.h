@@ -12,18 +12,14 @@
 #ifndef MHA_AMX_PRODUCTS_H
 #define MHA_AMX_PRODUCTS_H
 
-V_INLINE int64_t head_units(const mha_kv_block *block) { return round_up(units_of(block->head_dim), HEAD_STEP); }
-
-static size_t K(packed_k_floats)(int32_t head_dim) {
-    return (size_t)(BLOCK_KEYS * round_up(units_of(head_dim), HEAD_STEP));
-}
+static size_t K(packed_k_floats)(int32_t head_dim) { return (size_t)(BLOCK_KEYS * step_units(head_dim)); }
 
 static size_t K(packed_v_floats)(int32_t v_head_dim) {
     return (size_t)(BLOCK_KEYS / UNIT * round_up(v_head_dim, PANEL));
 }
 
 V_INLINE void copy_keys(const mha_kv_block *block, mha_dtype dtype, int part, float *packed) {
-    const int64_t units = head_units(block), rows = round_up(block->keys, KEY_STEP);
+    const int64_t units = step_units(block->head_dim), rows = round_up(block->keys, KEY_STEP);
     for (int64_t k = 0; k < rows; k++)
         for (int64_t u = 0; u < units; u += V_LANES) {
             const int64_t d = u * UNIT, left = k < block->keys ? block->head_dim - d : 0;
@@ -95,7 +91,7 @@ V_INLINE void multiply_tiles(tile_rows a, bool finite, const float *b, int64_t b
 /* All steps of S. */
 V_INLINE void multiply_steps(const mha_kv_block *block, const mha_tile *tile, int vectors, int parts, float *s) {
     const int lanes = vectors * V_LANES;
-    const int64_t units = head_units(block);
+    const int64_t units = step_units(block->head_dim);
     for (int32_t key = tile->begin / KEY_STEP * KEY_STEP; key < tile->end; key += KEY_STEP) {
         if (block->ahead != NULL) mha_ahead_step(block->ahead);
         const tile_rows keys = {block->packed_k + key * units, units * (int64_t)sizeof(float), TILE_BYTES,

@@ -1,4 +1,5 @@
-/* NEON's vocabulary with BFDOT, of Armv8.6-A (optional from v8.2 on): twice the products of an FMA. */
+/* NEON's vocabulary with BFMMLA and BFDOT, of Armv8.6-A (optional from v8.2 on).  BFMMLA is four times the products of
+ * an FMA, and adds them up as two BFDOT do: "Arm Architecture Reference Manual for A-profile", BFMatMulAdd. */
 #ifndef MHA_NEONBF16_VEC_H
 #define MHA_NEONBF16_VEC_H
 
@@ -11,17 +12,24 @@
 #undef MHA_ISA
 #define MHA_ISA neonbf16
 #define UNIT    2
+#define TERM    2
 
 V_INLINE bfloat16x8_t v_pairs(vf x) { return vreinterpretq_bf16_f32(x); }
 V_INLINE vf v_dot(vf a, vf b, vf c) { return vbfdotq_f32(c, v_pairs(a), v_pairs(b)); }
-V_INLINE vf va_dot(va a, int i, vf b, vf c) {
-    const bfloat16x8_t part = v_pairs(a.part[i / V_LANES]), pairs = v_pairs(b);
-    switch (i % V_LANES) { /* the intrinsic wants a literal */
-    case 0: return vbfdotq_laneq_f32(c, pairs, part, 0);
-    case 1: return vbfdotq_laneq_f32(c, pairs, part, 1);
-    case 2: return vbfdotq_laneq_f32(c, pairs, part, 2);
-    default: return vbfdotq_laneq_f32(c, pairs, part, 3);
-    }
+
+/* FMA tile: 24 accumulators, 6 of B, 1 of A: 31 of 32 registers; 10 loads for 24 BFMMLA. */
+V_INLINE void v_interleave(vf units[TERM]) {
+    const vf first = vzip1q_f32(units[0], units[1]), second = vzip2q_f32(units[0], units[1]);
+    units[0] = first, units[1] = second;
+}
+V_INLINE vf v_load_halves(const float *first, const float *second) {
+    return vcombine_f32(vld1_f32(first), vld1_f32(second));
+}
+V_INLINE vf v_dot_rows(vf a, vf b, vf c) { return vbfmmlaq_f32(c, v_pairs(a), v_pairs(b)); }
+V_INLINE void v_swap_halves(vf *a, vf *b) {
+    const vf first = vcombine_f32(vget_low_f32(*a), vget_low_f32(*b));
+    *b = vcombine_f32(vget_high_f32(*a), vget_high_f32(*b));
+    *a = first;
 }
 
 /* gcc 12 loads constant vectors of bf16 as if they were f16: it must not see that this is one. */

@@ -29,6 +29,12 @@
  *   v_set_pairs(x), v_load_pairs(p)          x's bits in each lane; 2 V_LANES bf16, as aligned as an element
  *   v_pair(even, odd)                        rounded to bf16, to nearest, ties to even, NaN kept
  *
+ * One whose instructions multiply two rows by two lanes defines TERM 2 instead of va_dot, for vectors of two halves:
+ *   v_interleave(units)                      V_LANES lanes of two units: the first half of the lanes, then the second
+ *   v_load_halves(p, q)                      two units at p, two at q
+ *   v_dot_rows(a, b, c)                      c[2 i + j] + a[2 i] b[2 j] + a[2 i + 1] b[2 j + 1], of units; as v_dot
+ *   v_swap_halves(a, b)                      a's second half and b's first
+ *
  * src/simd's templates are written in it and include nothing of an instruction set. */
 #ifndef MHA_SIMD_BASE_H
 #define MHA_SIMD_BASE_H

@@ -79,10 +79,22 @@ V_INLINE vf v_load_pairs(const uint16_t *p) { return v_load_bf16(p); }
 V_INLINE vf v_pair(vf even, vf odd) { return v_add(even, odd); }
 #endif
 
+/* A term of FMA tiles takes so many units.  If more than one, those of a lane lie side by side: */
+#ifndef TERM
+#define TERM 1
+V_INLINE void v_interleave(vf units[TERM]) { (void)units; }
+#endif
+
+/* Unit u of a lane among [units][stride], whose first lane's vector begins at 0. */
+V_INLINE int64_t unit_at(int64_t u, int64_t lane, int64_t stride) {
+    const int64_t at = lane * TERM + u % TERM;
+    return (u / TERM * TERM + at / V_LANES) * stride + at % V_LANES;
+}
+
 /* Products take so many keys at a time, and so many units of head_dim. */
 #ifndef KEY_STEP
-#define KEY_STEP  UNIT
-#define HEAD_STEP 1
+#define KEY_STEP  (UNIT * TERM)
+#define HEAD_STEP TERM
 #endif
 
 /* Units of two bf16 as floats. */
@@ -104,6 +116,10 @@ V_INLINE float finite_unit(const float *unit) {
 }
 
 V_INLINE int64_t units_of(int64_t elements) { return (elements + UNIT - 1) / UNIT; }
+
+/* In whole terms, and in whole steps. */
+V_INLINE int64_t term_units(int64_t elements) { return round_up(units_of(elements), TERM); }
+V_INLINE int64_t step_units(int64_t elements) { return round_up(units_of(elements), HEAD_STEP); }
 
 /* V_LANES units, each element times the factor, of which 0 < n elements are there. */
 V_INLINE vf load_units(const void *p, int64_t n, mha_dtype dtype, float factor) {

@@ -186,7 +186,7 @@ static gemm_block gemm_block_of(const mha_gemm *gemm, int64_t row0, int64_t row1
                         .x_parts = UNIT == 1 ? 1 : gemm->x_parts,
                         .most_parts = UNIT == 1 ? 1 : mha_most_parts(gemm),
                         .w_dtype = unit_dtype(gemm->w_dtype),
-                        .in = weight_units(gemm->in),
+                        .in = step_units(gemm->in),
                         .row0 = row0,
                         .row1 = row1,
                         .rows = round_up(row1 - row0, PANEL),

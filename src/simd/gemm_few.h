@@ -22,7 +22,7 @@ V_INLINE void copy_part(const void *x, mha_dtype dtype, int part, int64_t elemen
         const void *p = mha_element(x, i, dtype);
         const int64_t left = elements - i;
         const vf u = UNIT == 1 ? load_elements_n(p, left, dtype) : load_part(p, left, dtype, part, 1);
-        v_store_n(units + i / UNIT, u, units_of(left));
+        v_store_n(units + i / UNIT, u, term_units(left));
     }
 }
 

@@ -41,10 +41,10 @@ V_INLINE void gemm_rows(const gemm_tile *tile, fma_rows x, weight_fetch *few, in
     fma_start(rows, vectors, c);
     for (; few == NULL && k + FETCH_TERMS <= tile->depth; k += FETCH_TERMS) {
         fetch_share(tile->fetch, k);
-        for (int i = 0; i < FETCH_TERMS; i++) fma_term(rows, vectors, k + i, &x, tile->w, w, tile->w_stride, c);
+        for (int i = 0; i < FETCH_TERMS; i += TERM) fma_term(rows, vectors, k + i, &x, tile->w, w, tile->w_stride, c);
     }
-    for (; k < tile->depth; k++) {
-        if (few != NULL) fetch_term(few);
+    for (; k < tile->depth; k += TERM) {
+        for (int i = 0; few != NULL && i < TERM; i++) fetch_term(few);
         fma_term(rows, vectors, k, &x, tile->w, w, tile->w_stride, c);
     }
     for (int part = 1; UNIT > 1 && part < tile->gemm->x_parts; part++) {
@@ -52,10 +52,11 @@ V_INLINE void gemm_rows(const gemm_tile *tile, fma_rows x, weight_fetch *few, in
             x.row[0] += tile->depth * PANEL;
         } else {
             V_UNROLL
-            for (int i = 0; i < rows; i++) x.row[i] += tile->depth * x.step;
+            for (int i = 0; i < round_up(rows, TERM); i++) x.row[i] += tile->depth * x.step;
         }
-        for (k = 0; k < tile->depth; k++) fma_term(rows, vectors, k, &x, tile->w, w, tile->w_stride, c);
+        for (k = 0; k < tile->depth; k += TERM) fma_term(rows, vectors, k, &x, tile->w, w, tile->w_stride, c);
     }
+    fma_finish(rows, vectors, c);
     V_UNROLL
     for (int i = 0; i < rows; i++) {
         V_UNROLL

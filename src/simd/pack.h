@@ -16,7 +16,7 @@ enum {
 enum { ELEMENTS = -1, UNITS = 0 };
 
 /* Up to V_LANES columns of V_LANES rows (NULL: zeros) of so many elements, from unit or element `col` on, times the
- * factor: column col + i becomes r[i]. */
+ * factor: column col + i becomes r[i]; units as terms take them. */
 V_INLINE void load_columns(const void *const rows[V_LANES], mha_dtype dtype, int part, int64_t col, int64_t elements,
                            float factor, vf r[V_LANES]) {
     const int64_t first = part == ELEMENTS ? col : col * UNIT, left = elements - first;
@@ -29,12 +29,14 @@ V_INLINE void load_columns(const void *const rows[V_LANES], mha_dtype dtype, int
         else r[i] = load_part(p, left, dtype, part, factor);
     }
     v_transpose(r);
+    V_UNROLL
+    for (int i = 0; part != ELEMENTS && i < V_LANES; i += TERM) v_interleave(r + i);
 }
 
 /* V_LANES rows become lanes: column `col` goes to dst[col * stride]. */
 V_INLINE void pack_lanes(const void *const rows[V_LANES], mha_dtype from, int part, int64_t elements, float factor,
                          void *dst, mha_dtype to, int64_t stride) {
-    const int64_t cols = part == ELEMENTS ? elements : units_of(elements);
+    const int64_t cols = part == ELEMENTS ? elements : term_units(elements);
     for (int64_t col = 0; col < cols; col += V_LANES) {
         vf r[V_LANES];
         load_columns(rows, from, part, col, elements, factor, r);

@@ -3,7 +3,7 @@
  *     keys     [keys][head_dim]    -> [keys / PANEL][head_dim][PANEL]          transposed
  *     values   [keys][v_head_dim]  -> [v_head_dim / PANEL][BLOCK_KEYS][PANEL]
  *
- * head_dim (of values: the keys) counted in units.  Rows and columns beyond the last are zeros, so that tiles need no
+ * head_dim (of values: the keys) counted in units, in whole terms.  Rows and columns beyond the last are zeros, so that tiles need no
  * tails. */
 #ifndef MHA_SIMD_PANELS_H
 #define MHA_SIMD_PANELS_H
@@ -12,7 +12,7 @@
 V_INLINE void pack_row_panels(const void *matrix, mha_dtype dtype, int part, int64_t stride, int64_t n,
                               int64_t elements, float *packed, int64_t panel_stride) {
     const void *rows[V_LANES];
-    const int64_t cols = units_of(elements);
+    const int64_t cols = term_units(elements);
     for (int64_t row = 0; row < round_up(n, PANEL); row += V_LANES) {
         float *panel = packed + row / PANEL * panel_stride + row % PANEL;
         point_at_rows(rows, matrix, dtype, stride, row, n);
@@ -27,14 +27,14 @@ V_INLINE void pack_row_panels(const void *matrix, mha_dtype dtype, int part, int
     }
 }
 
-static size_t K(packed_k_floats)(int32_t head_dim) { return (size_t)(BLOCK_KEYS * units_of(head_dim)); }
+static size_t K(packed_k_floats)(int32_t head_dim) { return (size_t)(BLOCK_KEYS * step_units(head_dim)); }
 
 static size_t K(packed_v_floats)(int32_t v_head_dim) {
     return (size_t)(units_of(BLOCK_KEYS) * round_up(v_head_dim, STEP));
 }
 
 static void K(pack_keys)(const mha_kv_block *block, float *packed) {
-    const int64_t dim = block->head_dim, panel = units_of(dim) * PANEL;
+    const int64_t dim = block->head_dim, panel = step_units(dim) * PANEL;
     V_WITH_DTYPE(block->k_dtype, pack_row_panels(block->k, T, UNITS, block->k_stride, block->keys, dim, packed, panel));
 }
 
@@ -42,12 +42,19 @@ static void K(pack_keys)(const mha_kv_block *block, float *packed) {
  * a time, or they push each other out of the first-level cache. */
 V_INLINE void pack_value_columns(const mha_kv_block *block, mha_dtype dtype, int64_t d, int n, float *packed) {
     const int64_t panel_stride = units_of(BLOCK_KEYS) * PANEL;
-    for (int64_t k = 0; k < block->keys; k += UNIT) {
+    for (int64_t k = 0; k < block->keys; k += UNIT * TERM) {
         V_UNROLL
         for (int64_t i = d; i < d + n; i += V_LANES) {
-            vf x = load_values(block, dtype, k, i);
-            if (UNIT > 1) x = v_pair(x, load_values(block, dtype, k + 1, i));
-            v_store_panels(packed + i / PANEL * panel_stride + k / UNIT * PANEL + i % PANEL, panel_stride, x);
+            float *to = packed + i / PANEL * panel_stride + k / UNIT * PANEL + i % PANEL;
+            vf units[TERM];
+            V_UNROLL
+            for (int t = 0; t < TERM; t++) {
+                units[t] = load_values(block, dtype, k + t * UNIT, i);
+                if (UNIT > 1) units[t] = v_pair(units[t], load_values(block, dtype, k + t * UNIT + 1, i));
+            }
+            v_interleave(units);
+            V_UNROLL
+            for (int t = 0; t < TERM; t++) v_store_panels(to + t * PANEL, panel_stride, units[t]);
         }
     }
 }

@@ -5,7 +5,7 @@
 /* PANEL keys from `key` on, or PANEL columns of the values from `d` on, as rows of A.  In place, what lies beyond the
  * last is the last again: never read out of bounds, and never used. */
 V_INLINE fma_rows key_rows(const mha_kv_block *block, int32_t key, bool in_place) {
-    if (!in_place) return packed_panel(block->packed_k + (int64_t)key * units_of(block->head_dim));
+    if (!in_place) return packed_panel(block->packed_k + key * step_units(block->head_dim));
     fma_rows a = {.step = 1};
     const float *keys = block->k;
     V_UNROLL
@@ -34,7 +34,7 @@ V_INLINE void multiply_keys(const mha_kv_block *block, const mha_tile *tile, int
         vf c[PANEL][TILE_VECTORS];
         const fma_rows keys = key_rows(block, key, in_place);
         if (block->ahead != NULL) mha_ahead_step(block->ahead);
-        fma_tile(PANEL, vectors, units_of(block->head_dim), &keys, tile->q, lanes, c);
+        fma_tile(PANEL, vectors, step_units(block->head_dim), &keys, tile->q, lanes, c);
         V_UNROLL
         for (int i = 0; i < PANEL; i++) {
             V_UNROLL
@@ -60,11 +60,12 @@ V_INLINE void accumulate_values(const mha_kv_block *block, mha_tile *tile, int v
                                 bool finite, const float *p, const vf alpha[TILE_VECTORS]) {
     (void)parts; /* one */
     const int lanes = vectors * V_LANES;
-    const int32_t first = tile->begin / UNIT, units = units_of(tile->end) - first;
+    const int32_t begin = tile->begin / KEY_STEP * KEY_STEP;
+    const int64_t first = begin / UNIT, units = round_up(tile->end, KEY_STEP) / UNIT - first;
     float copy[BLOCK_KEYS / UNIT * PANEL];
     for (int32_t d = 0; d < block->v_head_dim; d += PANEL) {
         vf c[PANEL][TILE_VECTORS];
-        fma_rows values = value_rows(block, d, tile->begin, in_place);
+        fma_rows values = value_rows(block, d, begin, in_place);
         if (finite) values = finite_rows(&values, units, copy);
         if (block->ahead != NULL) mha_ahead_step(block->ahead);
         fma_tile(PANEL, vectors, units, &values, p + first * lanes, lanes, c);

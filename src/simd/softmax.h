@@ -67,23 +67,31 @@ V_INLINE void online_softmax(const mha_softmax *softmax, mha_tile *tile, int vec
         sum[v] = v_zero();
     }
     pad_scores(tile, vectors, s);
-    for (int32_t k = tile->begin / KEY_STEP * KEY_STEP; k < round_up(tile->end, KEY_STEP); k += UNIT) {
+    for (int32_t k = tile->begin / KEY_STEP * KEY_STEP; k < round_up(tile->end, KEY_STEP); k += UNIT * TERM) {
         V_UNROLL
         for (int v = 0; v < vectors; v++) {
             const float *at = s + k * lanes + v * V_LANES;
             float *to = s + k / UNIT * lanes + v * V_LANES;
-            const vf even = softmax_exp(v_sub(v_load(at), reference[v]), softmax, fused);
+            vf weight[UNIT * TERM];
+            V_UNROLL
+            for (int i = 0; i < UNIT * TERM; i++)
+                weight[i] = softmax_exp(v_sub(v_load(at + i * lanes), reference[v]), softmax, fused);
             if (UNIT == 1) {
-                v_store(to, even);
-                sum[v] = v_add(sum[v], even);
+                v_store(to, weight[0]);
+                sum[v] = v_add(sum[v], weight[0]);
                 continue;
             }
-            const vf odd = softmax_exp(v_sub(v_load(at + lanes), reference[v]), softmax, fused);
             V_UNROLL
             for (int part = 0; part < parts; part++) {
-                const vf p = v_pair(part_of(even, part), part_of(odd, part));
-                v_store((float *)weights_part(to, lanes, part), p);
-                sum[v] = v_dot(p, v_set_pairs(ONES), sum[v]); /* of what multiplies V */
+                vf p[TERM];
+                V_UNROLL
+                for (int t = 0; t < TERM; t++) {
+                    p[t] = v_pair(part_of(weight[UNIT * t], part), part_of(weight[UNIT * t + UNIT - 1], part));
+                    sum[v] = v_dot(p[t], v_set_pairs(ONES), sum[v]); /* of what multiplies V */
+                }
+                v_interleave(p);
+                V_UNROLL
+                for (int t = 0; t < TERM; t++) v_store((float *)weights_part(to, lanes, part) + t * lanes, p[t]);
             }
         }
     }

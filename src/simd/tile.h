@@ -10,9 +10,7 @@
 
 static int32_t K(tile_lanes)(int32_t rows) { return (int32_t)round_up(rows, V_LANES); }
 
-static size_t K(tile_q_floats)(int32_t lanes, int32_t head_dim) {
-    return (size_t)(lanes * round_up(units_of(head_dim), HEAD_STEP));
-}
+static size_t K(tile_q_floats)(int32_t lanes, int32_t head_dim) { return (size_t)(lanes * step_units(head_dim)); }
 
 static size_t K(tile_o_floats)(int32_t lanes, int32_t v_head_dim) {
     return (size_t)lanes * (size_t)round_up(v_head_dim, STEP);
@@ -36,7 +34,8 @@ V_INLINE void load_lanes(const mha_tile *tile, const void *const rows[], mha_dty
 
 V_INLINE void load_tile(mha_tile *tile, const void *const rows[], mha_dtype dtype, int parts, int32_t head_dim,
                         int32_t v_head_dim, float q_factor) {
-    const size_t loaded = (size_t)(tile->lanes * units_of(head_dim)), floats = K(tile_q_floats)(tile->lanes, head_dim);
+    const size_t loaded = (size_t)(tile->lanes * term_units(head_dim)),
+                 floats = K(tile_q_floats)(tile->lanes, head_dim);
     float *q = tile->q;
     for (int part = 0; part < parts; part++, q += floats) {
         load_lanes(tile, rows, dtype, part, head_dim, q_factor, q);
@@ -61,7 +60,9 @@ static void K(tile_load_bias)(const mha_tile *tile, const float *const rows[], f
 
 /* The weights of a key, out of its unit.  Later parts matter to none that is multiplied by what is not finite. */
 V_INLINE vf load_weights(const float *p, int32_t k, int lanes) {
-    const vf unit = v_load(p + k / UNIT * lanes);
+    float units[V_LANES];
+    for (int i = 0; i < V_LANES; i++) units[i] = p[unit_at(k / UNIT, i, lanes)];
+    const vf unit = v_load(units);
     return UNIT == 1 ? unit : v_dot(unit, v_set_pairs(k % UNIT == 0 ? ONE_EVEN : ONE_ODD), v_zero());
 }
 

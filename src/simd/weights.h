@@ -7,10 +7,8 @@
 /* A pair of bf16 is as wide as a float. */
 V_INLINE mha_dtype unit_dtype(mha_dtype dtype) { return UNIT == 1 ? dtype : MHA_F32; }
 
-V_INLINE int64_t weight_units(int64_t in) { return round_up(units_of(in), HEAD_STEP); }
-
 /* Of a part, in units. */
-V_INLINE int64_t weight_part(int64_t out, int64_t in) { return round_up(out, V_LANES) * weight_units(in); }
+V_INLINE int64_t weight_part(int64_t out, int64_t in) { return round_up(out, V_LANES) * step_units(in); }
 
 static size_t K(packed_weight_bytes)(int64_t out, int64_t in, mha_dtype dtype, int parts) {
     return (size_t)((UNIT == 1 ? 1 : parts) * weight_part(out, in) * mha_dtype_bytes(unit_dtype(dtype)));
@@ -26,7 +24,7 @@ V_INLINE void pack_weight_panels(const void *weight, mha_dtype dtype, int part, 
                                  void *packed) {
     const void *rows[V_LANES];
     const mha_dtype to = unit_dtype(dtype);
-    const int64_t units = weight_units(in);
+    const int64_t units = step_units(in);
     packed = (char *)packed + part * weight_part(out, in) * mha_dtype_bytes(to);
     if (HEAD_STEP > 1) memset(packed, 0, K(packed_weight_bytes)(out, in, dtype, 1));
     for (int64_t o = 0; o < out; o += V_LANES) {
