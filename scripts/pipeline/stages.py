@@ -61,7 +61,7 @@ def emulated_frameworks(quick):
         return [Result("emulated-frameworks: needs AVX-512", SKIPPED)], Isas()
     interpreter = python_of_frameworks("emulated-frameworks")
     directory, _ = compile_emulated()
-    names = ("onnx_half", "torch_multihead", "torch_precision", "torch_random", "torch_sdpa", "transformers")
+    names = ["onnx_half", "transformers", *(f"torch_{n}" for n in ("accuracy", "multihead", "precision", "random", "sdpa"))]
     arguments = ["-k", "half or dtypes or precision or random", *pytest_files("python/tests/frameworks", *names)]
     return emulated_pytest(interpreter, "emulated-frameworks", directory, arguments), Isas()
 
