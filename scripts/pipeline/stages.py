@@ -247,11 +247,16 @@ def onnx(quick):
 
 
 def formatting(quick):
-    """clang-format on each C and C++ file"""
+    """clang-format on each C and C++ file; every planted fault's text occurs once"""
     listed = run(["git", "-c", f"safe.directory={ROOT}", "ls-files", "*.c", "*.cc", "*.cpp", "*.h"], "format")
     files = listed.splitlines()
     different = [file for file in files if try_run(["clang-format-19", "--dry-run", "-Werror", file], "format")[0] != 0]
-    return [check("format: clang-format has nothing to change", files and not different, "\n".join(different))], Isas()
+    status, stale = try_run([ROOT / "scripts" / "mutate", "--check"], "format")
+    results = [
+        check("format: clang-format has nothing to change", files and not different, "\n".join(different)),
+        check("format: the text of every planted fault occurs once in its file", status == 0, stale),
+    ]
+    return results, Isas()
 
 
 def documentation(quick):
