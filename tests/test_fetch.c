@@ -228,13 +228,12 @@ static row_area rows_of(const void *first, mha_dtype dtype, int32_t dim, int64_t
     return (row_area){first, dim / in_a_float(dtype), stride / in_a_float(dtype)};
 }
 
-/* Out of a slow cache a lone tile fetches some rows ahead, by one pass over K for two of its rows or for all;
- * single vectors of V may share a line. */
+/* Out of a slow cache a lone tile fetches some rows ahead; single vectors of V may share a line. */
 static void allow_rows_ahead(areas *all, const decode_case *c, const mha_kv_block *block, int32_t seen) {
     const row_area k = rows_of(block->k, block->k_dtype, c->head_dim, block->k_stride);
     const row_area v = rows_of(block->v, block->v_dtype, c->v_head_dim, block->v_stride);
     const float *keys = k.first + ROWS_AHEAD * k.stride, *values = v.first + ROWS_AHEAD * v.stride;
-    allow(all, (area){"keys ahead", keys, seen, k.floats, k.stride, 1, 1, c->rows[0] > 2 ? 2 : 1});
+    allow(all, (area){"keys ahead", keys, seen, k.floats, k.stride, 1, 1, 1});
     allow(all, (area){"values ahead", values, seen, v.floats, v.stride, 1, 1, 2 * (int)in_a_float(block->v_dtype)});
 }
 

@@ -22,7 +22,7 @@ enum {
     BLOCK_KEYS = 128,
     GEMM_DEPTH = 256,
     DECODE_VECTORS = 2,
-    DECODE_SCORE_ROWS = 2,
+    DECODE_SCORES = 8,
 };
 
 typedef __m256 vf;
@@ -32,6 +32,10 @@ V_INLINE vf v_zero(void) { return _mm256_setzero_ps(); }
 V_INLINE vf v_set1(float x) { return _mm256_set1_ps(x); }
 V_INLINE vf v_load(const float *p) { return _mm256_loadu_ps(p); }
 V_INLINE void v_store(float *p, vf x) { _mm256_storeu_ps(p, x); }
+V_INLINE vf v_keep(vf x) {
+    __asm__("" : "+x"(x)); /* gcc does: an FMA takes an operand from memory */
+    return x;
+}
 V_INLINE __m256i v_first(int64_t n) {
     const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n >= V_LANES ? V_LANES : (int)n), lanes);

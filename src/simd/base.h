@@ -1,11 +1,12 @@
 /* The vector vocabulary.  An instruction set's vec.h defines, for f32 vectors of V_LANES lanes:
  *
  *   constants  V_LANES; TILE_VECTORS and PANEL, the FMA tile is PANEL rows by TILE_VECTORS vectors; BLOCK_KEYS;
- *              GEMM_DEPTH; DECODE_VECTORS and DECODE_SCORE_ROWS, sizes of the decode kernel's register tiles
+ *              GEMM_DEPTH; DECODE_VECTORS and DECODE_SCORES, sizes of the decode kernel's register tiles
  *   macro      IN_PLACE_TILES, 0: that path is not compiled
  *   vf, vm     a vector, a mask
  *   v_zero v_set1 v_load v_store             memory needs the alignment of an element only
  *   v_load_n v_store_n                       the first min(n, V_LANES), 0 < n; the rest reads as 0 and is not touched
+ *   v_keep(x)                                x, which the compiler is not to load again for each use
  *   v_add v_sub v_mul
  *   v_fma(a, b, c)                           a * b + c, rounded once, or as if but for 2^-50
  *   v_max(x, m)                              the larger; m if x is NaN

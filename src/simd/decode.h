@@ -74,61 +74,59 @@ V_INLINE void fetch_next_block(row_fetch *f, int lines) {
     f->next = f->block + (uint64_t)f->row * f->stride + f->line;
 }
 
-/* Adds the products of V_LANES elements, or the last n, to the sums. */
-V_INLINE void score_elements(const void *const keys[SCORE_KEYS], mha_dtype dtype, mha_level level, row_fetch *fetch,
-                             int32_t d, int32_t n, const float *q, int64_t stride, int rows,
-                             vf sum[DECODE_SCORE_ROWS][SCORE_KEYS]) {
+/* Adds the products of V_LANES elements, or the last n, of so many keys from `first` on to their sums. */
+V_INLINE void score_elements(const void *const keys[SCORE_KEYS], int first, int count, mha_dtype dtype, mha_level level,
+                             row_fetch *fetch, int32_t d, int32_t n, const float *q, int64_t stride, int rows,
+                             vf sum[DECODE_ROWS][SCORE_KEYS]) {
     const bool line = d % line_of(dtype) == 0;
     vf key[SCORE_KEYS];
-    if (level == MHA_DRAM && line) fetch_next_block(fetch, SCORE_KEYS);
+    if (level == MHA_DRAM && line && first == 0) fetch_next_block(fetch, SCORE_KEYS);
     if (level == MHA_SLOW_CACHE && line) {
         V_UNROLL
-        for (int i = 0; i < SCORE_KEYS; i++)
+        for (int i = first; i < first + count; i++)
             v_prefetch(mha_element(keys[i], d, dtype), (int64_t)(ROWS_AHEAD * fetch->stride));
     }
     V_UNROLL
-    for (int i = 0; i < SCORE_KEYS; i++) key[i] = load_elements_n(mha_element(keys[i], d, dtype), n, dtype);
+    for (int i = first; i < first + count; i++) key[i] = load_elements_n(mha_element(keys[i], d, dtype), n, dtype);
     V_UNROLL
     for (int r = 0; r < rows; r++) {
-        const vf query = v_load(q + r * stride + d);
+        const vf query = v_keep(v_load(q + r * stride + d));
         V_UNROLL
-        for (int i = 0; i < SCORE_KEYS; i++) sum[r][i] = v_fma(query, key[i], sum[r][i]);
+        for (int i = first; i < first + count; i++) sum[r][i] = v_fma(query, key[i], sum[r][i]);
     }
 }
 
-/* Scores of SCORE_KEYS keys and some rows. */
+/* Scores of SCORE_KEYS keys, as many at a time as there are registers for the sums of all rows. */
 V_INLINE void score_keys(const void *const keys[SCORE_KEYS], mha_dtype dtype, mha_level level, row_fetch *fetch,
                          int32_t head_dim, const float *q, int rows, float *s) {
     const int64_t stride = round_up(head_dim, V_LANES);
-    vf sum[DECODE_SCORE_ROWS][SCORE_KEYS];
+    const int count = rows * SCORE_KEYS <= DECODE_SCORES ? SCORE_KEYS : SCORE_KEYS / 2;
+    vf sum[DECODE_ROWS][SCORE_KEYS];
     V_UNROLL
-    for (int r = 0; r < rows; r++) {
+    for (int first = 0; first < SCORE_KEYS; first += count) {
         V_UNROLL
-        for (int i = 0; i < SCORE_KEYS; i++) sum[r][i] = v_zero();
+        for (int r = 0; r < rows; r++) {
+            V_UNROLL
+            for (int i = first; i < first + count; i++) sum[r][i] = v_zero();
+        }
+        int32_t d = 0;
+        for (; d + V_LANES <= head_dim; d += V_LANES)
+            score_elements(keys, first, count, dtype, level, fetch, d, V_LANES, q, stride, rows, sum);
+        if (d < head_dim)
+            score_elements(keys, first, count, dtype, level, fetch, d, head_dim - d, q, stride, rows, sum);
     }
-    int32_t d = 0;
-    for (; d + V_LANES <= head_dim; d += V_LANES)
-        score_elements(keys, dtype, level, fetch, d, V_LANES, q, stride, rows, sum);
-    if (d < head_dim) score_elements(keys, dtype, level, fetch, d, head_dim - d, q, stride, rows, sum);
     v_sum_rows(rows, sum, s, BLOCK_KEYS);
 }
 
 /* S = Q K^T for keys [begin, end), from a multiple of SCORE_KEYS on. */
 V_INLINE void score_rows(const mha_kv_block *block, const mha_tile *tile, mha_dtype dtype, mha_level level,
                          row_fetch *fetch, int rows, float *s) {
-    const int64_t stride = round_up(block->head_dim, V_LANES);
     for (int32_t key = tile->begin / SCORE_KEYS * SCORE_KEYS; key < tile->end; key += SCORE_KEYS) {
         const void *keys[SCORE_KEYS] = {mha_element(block->k, key * block->k_stride, dtype)};
         V_UNROLL
         for (int i = 1; i < SCORE_KEYS; i++) /* a key beyond the end is the last one again */
             keys[i] = mha_element(keys[i - 1], key + i < tile->end ? block->k_stride : 0, dtype);
-        V_UNROLL
-        for (int r = 0; r < rows; r += DECODE_SCORE_ROWS) {
-            const int n = rows - r < DECODE_SCORE_ROWS ? rows - r : DECODE_SCORE_ROWS;
-            const float *q = tile->q + r * stride;
-            float *scores = s + r * BLOCK_KEYS + key;
-            score_keys(keys, dtype, level, fetch, block->head_dim, q, n, scores);
-        }
+        score_keys(keys, dtype, level, fetch, block->head_dim, tile->q, rows, s + key);
     }
 }
 
@@ -323,8 +321,7 @@ V_INLINE void decode_tiles(const mha_softmax *softmax, const mha_kv_block *block
     if (block->next_keys < BLOCK_KEYS / 2) keys.wait = values.wait = INT32_MAX; /* not worth a whole block's lines */
     for (const mha_tile *tile = tiles; tile < tiles + n; tile++) {
         if (tile->begin == tile->end) continue;
-        keys.passes += (tile->rows + DECODE_SCORE_ROWS - 1) / DECODE_SCORE_ROWS;
-        values.passes++;
+        keys.passes++, values.passes++;
     }
     /* Tiles that share a block have time to fetch the next one. */
     const mha_level level = block->level == MHA_SLOW_CACHE && n > 1 ? MHA_DRAM : block->level;
