@@ -13,8 +13,8 @@ typedef struct isa_test {
 #define ISA_TEST(function) {#function, function, false}
 #define F32_TEST(function) {#function, function, true}
 
-/* Runs n <= 32 tests on each instruction set of mha_isa_list, or the one that MHA_TEST_ISA names, under cmocka, prints which were exercised, and returns how
- * many tests failed. */
+/* Runs n <= 32 tests under cmocka on each instruction set of mha_isa_list, or the one that MHA_TEST_ISA names, prints
+ * which were exercised, and returns how many tests failed, or 77 if none was to be run. */
 int isa_tests_run(const isa_test *tests, size_t n);
 
 /* Whether this instruction set is a row of kernels.inc that multiplies bf16. */

@@ -235,7 +235,7 @@ static void not_finite(const char *isa) {
             float *y = take(&p);
             for (int64_t k = 0; k < c.rows * c.out; k++) {
                 const float x = k / c.out == c.rows - 1 ? values[i] : 21;
-                const bool close = isfinite(x) && fabsf(y[k] / x - 1) < 1e-6f; /* Arm's BFDOT rounds to odd */
+                const bool close = isfinite(x) && fabsf(y[k] / x - 1) < 1e-6f; /* Arm's BFMMLA rounds to odd */
                 const bool overflows =
                     c.w_parts > 0 && isfinite(x) && fabsf(x) == FLT_MAX && y[k] == copysignf(INFINITY, x);
                 if (!overflows && !close && y[k] != x && !(isnan(y[k]) && isnan(x)))

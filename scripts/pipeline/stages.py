@@ -119,7 +119,8 @@ def aarch64(quick):
 
 def aarch64_max(quick):
     """aarch64 in qemu-user with all that qemu has, for what multiplies bf16; the short list of cases"""
-    return emulate_arm("max", "aarch64-max", {"MHA_TEST_ISA": "neonbf16"})
+    results, isas = emulate_arm("max", "aarch64-max", {"MHA_TEST_ISA": "neonbf16"})
+    return [*results, check("aarch64-max: neonbf16 is exercised", "neonbf16" in isas.exercised)], isas
 
 
 # x86-64-v1 and nothing more.

@@ -32,7 +32,7 @@ V_INLINE vf v_zero(void) { return _mm256_setzero_ps(); }
 V_INLINE vf v_set1(float x) { return _mm256_set1_ps(x); }
 V_INLINE vf v_load(const float *p) { return _mm256_loadu_ps(p); }
 V_INLINE void v_store(float *p, vf x) { _mm256_storeu_ps(p, x); }
-V_INLINE vf v_keep(vf x) {
+V_INLINE vf v_in_register(vf x) {
     __asm__("" : "+x"(x)); /* gcc does: an FMA takes an operand from memory */
     return x;
 }

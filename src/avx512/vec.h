@@ -31,7 +31,7 @@ typedef __mmask16 vm;
 V_INLINE vf v_zero(void) { return _mm512_setzero_ps(); }
 V_INLINE vf v_set1(float x) { return _mm512_set1_ps(x); }
 V_INLINE vf v_load(const float *p) { return _mm512_loadu_ps(p); }
-V_INLINE vf v_keep(vf x) { return x; }
+V_INLINE vf v_in_register(vf x) { return x; }
 V_INLINE void v_store(float *p, vf x) { _mm512_storeu_ps(p, x); }
 V_INLINE vm v_first(int64_t n) { return n >= V_LANES ? (vm)0xffff : (vm)((1u << n) - 1); }
 V_INLINE vf v_load_n(const float *p, int64_t n) { return _mm512_maskz_loadu_ps(v_first(n), p); }

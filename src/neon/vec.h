@@ -33,7 +33,7 @@ typedef uint32x4_t vm;
 V_INLINE vf v_zero(void) { return vdupq_n_f32(0); }
 V_INLINE vf v_set1(float x) { return vdupq_n_f32(x); }
 V_INLINE vf v_load(const float *p) { return vld1q_f32(p); }
-V_INLINE vf v_keep(vf x) { return x; }
+V_INLINE vf v_in_register(vf x) { return x; }
 V_INLINE void v_store(float *p, vf x) { vst1q_f32(p, x); }
 V_INLINE vf v_load_n(const float *p, int64_t n) {
     float lanes[V_LANES] = {0};

@@ -11,13 +11,13 @@
 
 #undef MHA_ISA
 #define MHA_ISA neonbf16
-#define UNIT    2
-#define TERM    2
+/* FMA tile: 24 accumulators, 6 of B, 1 of A: 31 of 32 registers; 10 loads for 24 BFMMLA. */
+#define UNIT 2
+#define TERM 2
 
 V_INLINE bfloat16x8_t v_pairs(vf x) { return vreinterpretq_bf16_f32(x); }
 V_INLINE vf v_dot(vf a, vf b, vf c) { return vbfdotq_f32(c, v_pairs(a), v_pairs(b)); }
 
-/* FMA tile: 24 accumulators, 6 of B, 1 of A: 31 of 32 registers; 10 loads for 24 BFMMLA. */
 V_INLINE void v_interleave(vf units[TERM]) {
     const vf first = vzip1q_f32(units[0], units[1]), second = vzip2q_f32(units[0], units[1]);
     units[0] = first, units[1] = second;

@@ -6,7 +6,7 @@
  *   vf, vm     a vector, a mask
  *   v_zero v_set1 v_load v_store             memory needs the alignment of an element only
  *   v_load_n v_store_n                       the first min(n, V_LANES), 0 < n; the rest reads as 0 and is not touched
- *   v_keep(x)                                x, which the compiler is not to load again for each use
+ *   v_in_register(x)                         x, which the compiler is not to load again for each use
  *   v_add v_sub v_mul
  *   v_fma(a, b, c)                           a * b + c, rounded once, or as if but for 2^-50
  *   v_max(x, m)                              the larger; m if x is NaN
@@ -34,7 +34,7 @@
  *   v_interleave(units)                      V_LANES lanes of two units: the first half of the lanes, then the second
  *   v_load_halves(p, q)                      two units at p, two at q
  *   v_dot_rows(a, b, c)                      c[2 i + j] + a[2 i] b[2 j] + a[2 i + 1] b[2 j + 1], of units; as v_dot
- *   v_swap_halves(a, b)                      a's second half and b's first
+ *   v_swap_halves(a, b)                      a's second half and b's first change places
  *
  * src/simd's templates are written in it and include nothing of an instruction set. */
 #ifndef MHA_SIMD_BASE_H

@@ -90,7 +90,7 @@ V_INLINE void score_elements(const void *const keys[SCORE_KEYS], int first, int 
     for (int i = first; i < first + count; i++) key[i] = load_elements_n(mha_element(keys[i], d, dtype), n, dtype);
     V_UNROLL
     for (int r = 0; r < rows; r++) {
-        const vf query = v_keep(v_load(q + r * stride + d));
+        const vf query = v_in_register(v_load(q + r * stride + d));
         V_UNROLL
         for (int i = first; i < first + count; i++) sum[r][i] = v_fma(query, key[i], sum[r][i]);
     }

@@ -42,8 +42,9 @@ V_INLINE void fma_term(int rows, int vectors, int64_t k, const fma_rows *a, cons
 
 V_INLINE void fma_finish(int rows, int vectors, vf c[PANEL][TILE_VECTORS]) { (void)rows, (void)vectors, (void)c; }
 #else
-/* Adds the products of units k and k + 1: two rows by two lanes an instruction.  Until fma_finish, c[i] and c[i + 1] of
- * even i hold rows i and i + 1 of the first and of the second half of each vector's lanes. */
+/* Adds the products of units k and k + 1 of packed rows, or of rows with step 1: two rows by two lanes an instruction.
+ * Until fma_finish, c[i] and c[i + 1] of even i hold rows i and i + 1 of the first and of the second half of each
+ * vector's lanes. */
 V_INLINE void fma_term(int rows, int vectors, int64_t k, const fma_rows *a, const void *b, mha_dtype dtype,
                        int64_t b_stride, vf c[PANEL][TILE_VECTORS]) {
     (void)dtype; /* units */

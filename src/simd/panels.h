@@ -3,8 +3,8 @@
  *     keys     [keys][head_dim]    -> [keys / PANEL][head_dim][PANEL]          transposed
  *     values   [keys][v_head_dim]  -> [v_head_dim / PANEL][BLOCK_KEYS][PANEL]
  *
- * head_dim (of values: the keys) counted in units, in whole terms.  Rows and columns beyond the last are zeros, so that
- * tiles need no tails. */
+ * head_dim (of values: the keys) counted in units, in whole terms, whose units are interleaved (unit_at).  Rows and
+ * columns beyond the last are zeros, so that tiles need no tails. */
 #ifndef MHA_SIMD_PANELS_H
 #define MHA_SIMD_PANELS_H
 

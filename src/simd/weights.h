@@ -1,5 +1,6 @@
 /* Packed weights: [out][in] -> [out / TILE_LANES][in][TILE_LANES], transposed; the last panel is narrower.  `in` counts
- * units: elements of the weights' dtype, or pairs of bf16, whole steps of them.  What is beyond the last is zeros.
+ * units: elements of the weights' dtype, or pairs of bf16, whole steps of them, those of a term interleaved (unit_at).
+ * What is beyond the last is zeros.
  * Each part is packed so, one behind the other. */
 #ifndef MHA_SIMD_WEIGHTS_H
 #define MHA_SIMD_WEIGHTS_H
@@ -26,7 +27,7 @@ V_INLINE void pack_weight_panels(const void *weight, mha_dtype dtype, int part, 
     const mha_dtype to = unit_dtype(dtype);
     const int64_t units = step_units(in);
     packed = (char *)packed + part * weight_part(out, in) * mha_dtype_bytes(to);
-    if (HEAD_STEP > 1) memset(packed, 0, K(packed_weight_bytes)(out, in, dtype, 1));
+    if (HEAD_STEP > TERM) memset(packed, 0, K(packed_weight_bytes)(out, in, dtype, 1));
     for (int64_t o = 0; o < out; o += V_LANES) {
         const int64_t panel = o / TILE_LANES * TILE_LANES, at = panel * units + (o - panel);
         point_at_rows(rows, weight, dtype, stride, o, out);

@@ -30,6 +30,8 @@ def errors(out, exact):
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_half_precision_is_as_exact_as_pytorch(case, dtype, causal):
     q_heads, kv_heads, q_len, kv_len, head_dim, logits, mean = case
+    if causal and q_len == 1:
+        pytest.skip("the first query sees one key: its output is that key's value")
     torch.manual_seed(2017)
     q = (torch.randn(1, q_heads, q_len, head_dim) * logits).to(dtype)
     k = torch.randn(1, kv_heads, kv_len, head_dim).to(dtype)
