@@ -326,12 +326,13 @@ mha_status mha_layer_borrow(const mha_context *context, const void *packed, size
     if (packed_bytes < bytes)
         return mha_say(message, MHA_INVALID_ARGUMENT, "packed_bytes is %zu, expected %zu by the sizes in its header",
                        packed_bytes, bytes);
-    for (int i = 0; i < MHA_WEIGHTS; i++)
-        if (header.parts[i] != mha_multiplied_parts(context, mha_bf16_parts((mha_dtype)header.dtypes[i])))
+    for (int i = 0; i < MHA_WEIGHTS; i++) {
+        const int parts = mha_multiplied_parts(context, mha_bf16_parts((mha_dtype)header.dtypes[i]));
+        if (header.parts[i] != parts)
             return mha_say(message, MHA_UNSUPPORTED,
                            "packed has %s in %d parts of bf16, expected %d as this context's precision has it",
-                           names[i], header.parts[i],
-                           mha_multiplied_parts(context, mha_bf16_parts((mha_dtype)header.dtypes[i])));
+                           names[i], header.parts[i], parts);
+    }
     TRY(new_layer(context, 0, layer, message));
     lay_out(*layer, &header, context, (char *)packed);
     return mha_succeed(message);

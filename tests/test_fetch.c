@@ -96,8 +96,8 @@ static bool is_scalar(const char *isa) { return strcmp(isa, "scalar") == 0; } /*
 
 static bool is_amx(const char *isa) { return strcmp(isa, "amx") == 0; }
 
-/* ---- GEMM: rows [8, 8 + rows) by panels [2, 2 + panels) and `more` outputs, a narrow panel.  X and W have one dtype;
- * but where bf16 is multiplied X is bf16, and `in` counts pairs of it: as wide as f32, which the dtype then is ---- */
+/* ---- GEMM: rows [8, 8 + rows) by panels [2, 2 + panels) and `more` outputs, a narrow panel.  Where bf16 is multiplied
+ * X is bf16, and `in` counts pairs of it: as wide as f32, which both dtypes then are ---- */
 
 enum { FEW_ROWS = 4, OFTEN = 1000 };
 
@@ -107,7 +107,7 @@ static int64_t in_a_float(mha_dtype dtype) { return dtype == MHA_F32 ? 1 : 2; }
 typedef struct gemm_case {
     int64_t rows, panels, more, in;
     mha_level level;
-    mha_dtype dtype;
+    mha_dtype x, w;
     int vectors; /* of a panel */
 } gemm_case;
 
@@ -135,9 +135,9 @@ static void allow_few(areas *all, const gemm_case *c, const float *w, int64_t la
 static void allow_many(areas *all, const gemm_case *c, const float *x, int64_t stride, const float *w, int64_t lanes,
                        int64_t first) {
     const int64_t group = MHA_GEMM_ROWS / c->rows * MHA_GEMM_PANELS, groups = (c->panels + group) / group;
-    const int64_t per = in_a_float(c->dtype), vector = lanes * per / c->vectors, in = (c->in + per - 1) / per;
-    const int64_t narrow = (c->more + vector - 1) / vector * vector * c->in / per;
-    const int twice = 2 * (int)(per * groups), times = c->rows < 32 ? 3 * (int)per : OFTEN;
+    const int64_t vector = lanes * in_a_float(c->w) / c->vectors, per = in_a_float(c->x), in = (c->in + per - 1) / per;
+    const int64_t narrow = (c->more + vector - 1) / vector * vector * c->in / in_a_float(c->w);
+    const int twice = 2 * (int)(per * groups), times = c->rows < 32 ? 3 * (int)in_a_float(c->w) : OFTEN;
     x += 8 * stride;
     first /= per;
     if (c->level != MHA_FAST_CACHE) {
@@ -154,24 +154,24 @@ static void allow_many(areas *all, const gemm_case *c, const float *x, int64_t s
 static void check_gemm(const char *isa, const gemm_case *c) {
     const mha_gemm_kernels *kernels = recording_gemm_of(isa);
     const int64_t lanes = kernels->panel, out0 = 2 * lanes, out = out0 + c->panels * lanes + c->more;
-    const int64_t per = in_a_float(c->dtype), unit = isa_has_bf16(isa) ? 2 : 1;
+    const int64_t per = in_a_float(c->w), unit = isa_has_bf16(isa) ? 2 : 1;
     const bool few = c->rows <= FEW_ROWS && !is_amx(isa); /* which takes any number of rows alike */
     /* Steps are even: the first has all inputs if these are few, otherwise half of them at most. */
     const int64_t half = is_amx(isa) ? c->in / 32 * 16 : c->in / 2 + 8, first = c->in <= 256 ? c->in : half;
     const int64_t x_stride = c->in / LINE * LINE + 4 * LINE;
     areas all = {.n = 0};
-    snprintf(all.who, sizeof all.who, "isa %s: gemm rows %d panels %d outputs %d more in %d level %d dtype %d", isa,
-             (int)c->rows, (int)c->panels, (int)c->more, (int)c->in, c->level, c->dtype);
+    snprintf(all.who, sizeof all.who, "isa %s: gemm rows %d panels %d outputs %d more in %d level %d dtypes %d %d", isa,
+             (int)c->rows, (int)c->panels, (int)c->more, (int)c->in, c->level, c->x, c->w);
     taken = 0;
-    const float *w = take((int64_t)(kernels->packed_bytes(out, unit * c->in, c->dtype, 1) / sizeof(float))),
+    const float *w = take((int64_t)(kernels->packed_bytes(out, unit * c->in, c->w, 1) / sizeof(float))),
                 *x = take((8 + c->rows) * x_stride);
     const mha_gemm gemm = {.x = x,
-                           .x_dtype = unit > 1 ? MHA_BF16 : c->dtype,
+                           .x_dtype = unit > 1 ? MHA_BF16 : c->x,
                            .x_parts = 1,
                            .w_parts = 1,
-                           .x_stride = unit * per * x_stride,
+                           .x_stride = unit * in_a_float(c->x) * x_stride,
                            .packed = w,
-                           .w_dtype = c->dtype,
+                           .w_dtype = c->w,
                            .y = take((8 + c->rows) * out),
                            .y_dtype = MHA_F32,
                            .y_stride = out,
@@ -193,6 +193,7 @@ static void gemm(const char *isa) {
     static const int8_t panels[][2] = {{5, 0}, {19, 5}, {9, 4}};
     const mha_gemm_kernels *kernels = recording_gemm_of(isa);
     const int64_t lanes = kernels->panel, step = (int64_t)kernels->packed_bytes(lanes, 1, MHA_F32, 1) / 4 / lanes;
+    const mha_dtype last = isa_has_bf16(isa) ? MHA_F32 : MHA_F16;
     for (size_t i = 0; i < COUNT(ins) * COUNT(rows) * COUNT(panels); i++) {
         const int8_t *n = panels[i % COUNT(panels)];
         gemm_case c = {.rows = rows[i / COUNT(panels) / COUNT(ins)], .in = ins[i / COUNT(panels) % COUNT(ins)]};
@@ -200,7 +201,8 @@ static void gemm(const char *isa) {
         c.panels = n[0], c.more = n[1], c.vectors = is_amx(isa) ? 2 : 3;
         c.in = (c.in + step - 1) / step * step;
         for (; c.level <= MHA_DRAM; c.level++)
-            for (c.dtype = MHA_F32; c.dtype <= (isa_has_bf16(isa) ? MHA_F32 : MHA_F16); c.dtype++) check_gemm(isa, &c);
+            for (c.x = MHA_F32; c.x <= last; c.x++)
+                for (c.w = MHA_F32; c.w <= last; c.w++) check_gemm(isa, &c);
     }
 }
 
