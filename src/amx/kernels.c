@@ -8,6 +8,11 @@
 #include "simd/softmax.h"
 #include "simd/tile.h"
 #include "split.h"
+#include "columns.h"
+#include "rows.h"
+#include "rows_softmax.h"
+#include "rows_pack.h"
+#include "rows_block.h"
 #include "simd/weights.h"
 #include "simd/gemm_tile.h"
 #include "gemm_rows.h"
@@ -28,7 +33,7 @@ static void K(gemm)(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t ou
 
 const mha_bf16_kernels K(kernels) = {
     .isa = MHA_TEXT(MHA_ISA),
-    .tile = TILE_PATH(tile, tile_block_sleef, tile_block_fused, PACKS, .open = K(open), .close = K(close)),
+    .tile = ROWS_PATH,
     .split = TILE_PATH(split, split_block_sleef, split_block_fused, SPLIT_PACKS, .open = K(open), .close = K(close)),
     .gemm = GEMM,
 };

@@ -1,0 +1,120 @@
+/* The tile path of bf16 by AMX.  Unlike in src/simd, QUERIES ARE ROWS: Q and the weights of softmax are A operands, whose
+ * rows lie in memory as they are needed, and a vector of scores is packed into 16-bit weights as it lies.
+ *
+ *     S [rows][STEP_KEYS]        = Q [rows][head_dim]   K^T [head_dim / 2][keys][2]
+ *     O [rows][v_head_dim + 16] += P [rows][STEP_KEYS]  V   [keys / 2][v_head_dim + 16][2]
+ *
+ * in tiles of 1 KiB, 16 rows of 64 bytes:
+ *
+ *     q  [rows / 16][head_dim / 32]           o  [rows / 16][v_head_dim / 16, + 1]
+ *     k  [keys / 16][head_dim / 32]           v  [keys / 32][v_head_dim / 16]
+ *     p  [rows / 16][STEP_KEYS / 32]          s  [rows][STEP_KEYS], not in tiles
+ *
+ * with dimensions rounded up; what is beyond the last is zero.  Behind V stands a column of ones, so that the last tile
+ * of O sums the very weights that multiply V. */
+#ifndef MHA_AMX_ROWS_H
+#define MHA_AMX_ROWS_H
+
+enum {
+    ROWS = 32,
+    STEP_KEYS = 64, /* a step's S, P, O, Q, K and V are in the first-level cache together */
+};
+
+/* Of the score that weights are relative to, so that others may exceed it (rows_softmax.h). */
+static const float WEIGHT_OF_MAX = 0x1p-8f;
+
+V_INLINE int64_t head_tiles(int64_t head_dim) { return (head_dim + 31) / 32; }
+V_INLINE int64_t value_tiles(int64_t v_head_dim) { return (v_head_dim + 15) / 16; }
+
+/* Of Q and of a block's K: the largest magnitude, behind the tiles. */
+V_INLINE int64_t q_tiles(int32_t lanes, int32_t head_dim) { return lanes / TILE_ROWS * head_tiles(head_dim); }
+V_INLINE int64_t k_tiles(int32_t head_dim) { return BLOCK_KEYS / TILE_ROWS * head_tiles(head_dim); }
+V_INLINE int64_t v_tiles(int32_t v_head_dim) { return BLOCK_KEYS / 32 * value_tiles(v_head_dim); }
+V_INLINE int64_t o_tiles(int32_t v_head_dim) { return value_tiles(v_head_dim) + 1; }
+
+static size_t K(rows_q_floats)(int32_t lanes, int32_t head_dim) {
+    return (size_t)(q_tiles(lanes, head_dim) * TILE + V_LANES);
+}
+static size_t K(rows_o_floats)(int32_t lanes, int32_t v_head_dim) {
+    return (size_t)(lanes / TILE_ROWS * o_tiles(v_head_dim) * TILE);
+}
+/* Room for a bias of a whole block, or for S and P of a step. */
+static size_t K(rows_score_floats)(int32_t lanes) { return (size_t)(lanes * BLOCK_KEYS); }
+
+/* Tile t's row of Q or O among so many tiles a row. */
+V_INLINE float *row_at(float *tiles, int64_t row, int64_t tiles_a_row, int64_t t) {
+    return tiles + ((row / TILE_ROWS * tiles_a_row + t) * TILE_ROWS + row % TILE_ROWS) * TILE_FLOATS;
+}
+
+/* Magnitudes of bf16 compare as integers; NaN is the largest. */
+V_INLINE __m512i larger_magnitudes(__m512i most, __m512i pairs) {
+    return _mm512_max_epu16(most, _mm512_and_si512(pairs, _mm512_set1_epi16(0x7fff)));
+}
+
+V_INLINE float largest_magnitude(__m512i most) {
+    uint16_t halves[2 * V_LANES];
+    uint32_t largest = 0;
+    float magnitude;
+    _mm512_storeu_si512(halves, most);
+    for (int i = 0; i < 2 * V_LANES; i++) largest = halves[i] > largest ? halves[i] : largest;
+    largest <<= 16;
+    memcpy(&magnitude, &largest, sizeof magnitude);
+    return magnitude;
+}
+
+V_INLINE void load_rows(mha_tile *tile, const void *const rows[], mha_dtype dtype, int32_t head_dim, float q_factor) {
+    const int64_t tiles = head_tiles(head_dim);
+    __m512i most = _mm512_setzero_si512();
+    for (int32_t r = 0; r < tile->lanes; r++)
+        for (int64_t t = 0; t < tiles; t++) {
+            const void *q = r < tile->rows ? mha_element(rows[r], t * 32, dtype) : NULL;
+            const vf units = q != NULL ? load_units(q, head_dim - t * 32, dtype, q_factor) : v_zero();
+            most = larger_magnitudes(most, _mm512_castps_si512(units));
+            v_store(row_at(tile->q, r, tiles, t), units);
+        }
+    tile->q[q_tiles(tile->lanes, head_dim) * TILE] = largest_magnitude(most);
+}
+
+static void K(rows_load)(mha_tile *tile, const void *const rows[], mha_dtype dtype, int32_t head_dim,
+                         int32_t v_head_dim, float q_factor) {
+    (void)v_head_dim; /* the first products make O */
+    V_WITH_DTYPE(dtype, load_rows(tile, rows, T, head_dim, q_factor));
+}
+
+/* A bias lies as S does, step after step. */
+V_INLINE int32_t bias_at(int32_t lanes, int32_t row, int32_t key) {
+    return (key / STEP_KEYS * lanes + row) * STEP_KEYS + key % STEP_KEYS;
+}
+
+static void K(rows_load_bias)(const mha_tile *tile, const float *const rows[], float *bias, uint64_t *excluded) {
+    for (int32_t r = 0; r < tile->rows; r++) {
+        const uint64_t bit = UINT64_C(1) << r;
+        for (int32_t k = tile->begin; k < tile->end; k++) {
+            const float addend = rows[r][k - tile->begin];
+            bias[bias_at(tile->lanes, r, k)] = addend;
+            excluded[k] |= addend == -INFINITY ? bit : 0;
+        }
+    }
+    for (int32_t r = tile->rows; r < tile->lanes; r++)
+        for (int32_t k = tile->begin; k < tile->end; k++) bias[bias_at(tile->lanes, r, k)] = 0;
+}
+
+V_INLINE void finish_rows(const mha_tile *tile, void *const rows[], mha_dtype dtype, int32_t v_head_dim,
+                          bool normalise) {
+    for (int32_t r = 0; r < tile->rows; r++) {
+        const float sum = tile->sum[r] * WEIGHT_OF_MAX;
+        const vf factor = v_set1(normalise ? safe_inverse(sum) : 1 / WEIGHT_OF_MAX);
+        for (int32_t d = 0; d < v_head_dim; d += TILE_FLOATS) {
+            vf o = v_mul(v_load(row_at(tile->o, r, o_tiles(v_head_dim), d / TILE_FLOATS)), factor);
+            if (sum == 0) o = v_zero(); /* a row without keys may have no O */
+            store_elements_n((char *)rows[r] + d * mha_dtype_bytes(dtype), positive_zero(o), v_head_dim - d, dtype);
+        }
+    }
+}
+
+static void K(rows_finish)(const mha_tile *tile, void *const rows[], mha_dtype dtype, int32_t v_head_dim,
+                           bool normalise) {
+    V_WITH_DTYPE(dtype, finish_rows(tile, rows, T, v_head_dim, normalise));
+}
+
+#endif

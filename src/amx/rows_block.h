@@ -1,0 +1,309 @@
+/* A block of keys against tiles of rows, STEP_KEYS at a time.  The products of the next step's scores stand between a
+ * step's weights and their products with values, so that neither waits for the last stores of the other:
+ *
+ *     S(0)   P(0) S(1) PV(0)   P(1) S(2) PV(1)   P(2) ...
+ *
+ * One S and one P are enough: P(i) has read S(i) before S(i + 1) is written, and PV(i) has read P(i) before P(i + 1). */
+#ifndef MHA_AMX_ROWS_BLOCK_H
+#define MHA_AMX_ROWS_BLOCK_H
+
+typedef struct step {
+    mha_tile *tile;
+    int32_t key; /* first of the block's that it multiplies */
+    int keys;    /* 32 or 64 */
+} step;
+
+typedef struct rows_update {
+    const mha_kv_block *block;
+    weigher weigher;
+    float *s, *p;
+    float at_zero[ROWS]; /* of the step's tile */
+    bool bounded;        /* its scores are finite, and so small that words cannot wrap */
+    bool fresh;          /* it has no O yet */
+} rows_update;
+
+static step step_at(mha_tile *tile, int32_t key) {
+    return (step){tile, key, tile->end - key > 32 ? STEP_KEYS : 32};
+}
+
+/* The first step of the first tile that sees keys, or of none: tile == end. */
+static step first_step(mha_tile *tile, const mha_tile *end) {
+    while (tile < end && tile->begin == tile->end) tile++;
+    return tile < end ? step_at(tile, tile->begin / STEP_KEYS * STEP_KEYS) : (step){.tile = tile};
+}
+
+static step step_after(const step *now, const mha_tile *end) {
+    if (now->key + STEP_KEYS < now->tile->end) return step_at(now->tile, now->key + STEP_KEYS);
+    return first_step(now->tile + 1, end);
+}
+
+static void multiply_queries(const rows_update *u, const step *now) {
+    const int64_t tiles = head_tiles(u->block->head_dim);
+    const columns cols = {.a = now->tile->q,
+                          .a_second = tiles * TILE,
+                          .b = u->block->packed_k + now->key / TILE_ROWS * tiles * TILE,
+                          .b_step = TILE,
+                          .b_next = tiles * TILE,
+                          .steps = tiles,
+                          .c = u->s,
+                          .c_second = TILE_ROWS * STEP_KEYS,
+                          .c_row_bytes = STEP_KEYS * (int64_t)sizeof(float),
+                          .c_next = TILE_FLOATS,
+                          .n = now->keys / TILE_ROWS};
+    if (now->tile->lanes == TILE_ROWS) multiply_columns(&cols, 1);
+    else multiply_columns(&cols, 2);
+}
+
+static void multiply_weights(const rows_update *u, const step *now, const float *values) {
+    const int64_t tiles = value_tiles(u->block->v_head_dim);
+    const columns cols = {.a = u->p,
+                          .a_second = STEP_KEYS / 32 * TILE,
+                          .b = values + now->key / 32 * tiles * TILE,
+                          .b_step = tiles * TILE,
+                          .b_next = TILE,
+                          .steps = now->keys / 32,
+                          .c = now->tile->o,
+                          .c_second = (tiles + 1) * TILE,
+                          .c_row_bytes = TILE_BYTES,
+                          .c_next = TILE,
+                          .add = !u->fresh,
+                          .n = tiles + 1,
+                          .last_b = u->block->packed_v + ones_tile(u->block->v_head_dim)};
+    if (now->tile->lanes == TILE_ROWS) multiply_columns(&cols, 1);
+    else multiply_columns(&cols, 2);
+}
+
+static void cap_step(const rows_update *u, const step *now) {
+    const vf cap = v_set1(u->weigher.softmax->cap);
+    for (int32_t i = 0; i < now->tile->lanes * STEP_KEYS; i += V_LANES)
+        v_store(u->s + i, v_tanh_sleef(v_mul(v_load(u->s + i), cap)));
+}
+
+static void add_bias(const rows_update *u, const step *now) {
+    const vf scale = v_set1(u->weigher.softmax->bias_scale);
+    const float *bias = now->tile->bias + bias_at(now->tile->lanes, 0, now->key);
+    for (int32_t i = 0; i < now->tile->lanes * STEP_KEYS; i += V_LANES)
+        v_store(u->s + i, v_fma(v_load(u->s + i), scale, v_load(bias + i)));
+}
+
+/* -inf for keys that the tile does not see, or a row does not. */
+static void exclude_keys(const rows_update *u, const step *now) {
+    const mha_tile *tile = now->tile;
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const vf lowest = v_set1(-INFINITY);
+    for (int32_t k = now->key; k < now->key + now->keys; k += V_LANES) {
+        const __m512i keys = _mm512_add_epi32(lanes, _mm512_set1_epi32(k));
+        const vm outside = _mm512_cmplt_epi32_mask(keys, _mm512_set1_epi32(tile->begin)) |
+                           _mm512_cmpge_epi32_mask(keys, _mm512_set1_epi32(tile->end));
+        const vm inside = (vm)~outside;
+        const uint64_t *excluded = tile->excluded + k;
+        const bool some = tile->excluded != NULL && inside != 0;
+        const __m512i first = some ? _mm512_maskz_loadu_epi64((__mmask8)inside, excluded) : _mm512_setzero_si512(),
+                      second =
+                          some ? _mm512_maskz_loadu_epi64((__mmask8)(inside >> 8), excluded + 8) : _mm512_setzero_si512();
+        for (int32_t row = 0; row < tile->lanes; row++) {
+            const __m512i bit = _mm512_set1_epi64((int64_t)(UINT64_C(1) << row));
+            const vm hidden = (vm)(_mm512_test_epi64_mask(first, bit) | _mm512_test_epi64_mask(second, bit) << 8);
+            _mm512_mask_storeu_ps(u->s + row * STEP_KEYS + k - now->key, hidden | outside, lowest);
+        }
+    }
+}
+
+static void visit_step(const rows_update *u, const step *now, mha_scores_mode stage) {
+    if (now->tile->scores_visitor == NULL) return;
+    mha_tile part = *now->tile;
+    const int32_t end = now->key + now->keys;
+    part.begin = part.begin > now->key ? part.begin : now->key;
+    part.end = part.end < end ? part.end : end;
+    mha_scores_visit(part.scores_visitor, &part, u->s - now->key, stage);
+}
+
+static void modify_step(const rows_update *u, const step *now) {
+    const mha_tile *tile = now->tile;
+    visit_step(u, now, MHA_SCORES_RAW);
+    if (u->weigher.softmax->cap != 0) cap_step(u, now);
+    visit_step(u, now, MHA_SCORES_SOFTCAPPED);
+    if (tile->bias != NULL) add_bias(u, now);
+    if (tile->excluded != NULL || tile->begin > now->key || tile->end < now->key + now->keys) exclude_keys(u, now);
+    visit_step(u, now, MHA_SCORES_BIASED);
+}
+
+/* Takes scores that are NaN or +inf, which words cannot tell, for -inf, and marks them. */
+static bool take_bad_scores(float *s, const step *now, uint64_t bad[ROWS]) {
+    uint64_t any = 0;
+    for (int32_t row = 0; row < now->tile->lanes; row++) {
+        bad[row] = 0;
+        for (int k = 0; k < now->keys; k += V_LANES) {
+            const vf x = v_load(s + row * STEP_KEYS + k);
+            const vm m = _mm512_cmp_ps_mask(x, v_set1(INFINITY), _CMP_NLT_UQ);
+            v_store(s + row * STEP_KEYS + k, v_blend(m, x, v_set1(-INFINITY)));
+            bad[row] |= (uint64_t)m << k;
+        }
+        any |= bad[row];
+    }
+    return any != 0;
+}
+
+static uint16_t *weight_at(float *p, int32_t row, int32_t key) {
+    return (uint16_t *)(void *)weights_at(p, row, key) + place_of_key(key % 32);
+}
+
+static void put_bad_weights(float *p, const step *now, const uint64_t bad[ROWS]) {
+    for (int32_t row = 0; row < now->tile->lanes; row++)
+        for (int k = 0; k < now->keys; k++)
+            if ((bad[row] >> k & 1) != 0) *weight_at(p, row, k) = 0x7fc0;
+}
+
+V_INLINE bool weigh_words(const rows_update *u, const step *now) {
+    const int32_t rows = now->tile->lanes;
+    if (now->keys > 32) return weights_of_words(&u->weigher, u->s, rows, 64, u->at_zero, u->p);
+    return weights_of_words(&u->weigher, u->s, rows, 32, u->at_zero, u->p);
+}
+
+static void raise_step(rows_update *u, const step *now) {
+    raise_references(&u->weigher, now->tile, u->s, now->keys, o_tiles(u->block->v_head_dim), u->at_zero);
+}
+
+/* A row without a reference yet needs its maximum. */
+static bool all_seen(const rows_update *u, const mha_tile *tile) {
+    uint64_t unseen = 0;
+    for (int32_t row = 0; row < tile->lanes; row += V_LANES)
+        unseen |= v_equal(v_load(u->at_zero + row), v_set1(INFINITY));
+    return unseen == 0;
+}
+
+static void weigh_step(rows_update *u, const step *now) {
+    uint64_t bad[ROWS];
+    if (u->bounded && u->weigher.fused && all_seen(u, now->tile)) {
+        if (!weigh_words(u, now)) return;
+        raise_step(u, now);
+        weigh_words(u, now);
+        return;
+    }
+    const bool any_bad = !u->bounded && take_bad_scores(u->s, now, bad);
+    raise_step(u, now);
+    if (u->weigher.fused && !u->bounded) shift_scores(&u->weigher, now->tile, u->s, now->keys);
+    if (u->weigher.fused) weigh_words(u, now);
+    else weights_by_sleef(&u->weigher, now->tile, u->s, now->keys, u->p);
+    if (any_bad) put_bad_weights(u->p, now, bad);
+}
+
+static float bf16_at(const uint16_t *p) {
+    const uint32_t bits = (uint32_t)*p << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* Adds the values that are not finite to the rows that see them. */
+static void add_values_not_finite(const rows_update *u, const step *now) {
+    const mha_kv_block *block = u->block;
+    const mha_tile *tile = now->tile;
+    const int64_t tiles = value_tiles(block->v_head_dim);
+    for (int32_t k = now->key > tile->begin ? now->key : tile->begin; k < now->key + now->keys && k < tile->end; k++)
+        for (int32_t d = 0; d < block->v_head_dim; d++) {
+            const int64_t pair = place_of_key(k % 32) / 2;
+            const float *units = block->packed_v + ((k / 32 * tiles + d / 16) * TILE_ROWS + pair) * TILE_FLOATS + d % 16;
+            const float value = bf16_at((const uint16_t *)(const void *)units + k % 2);
+            if (isfinite(value)) continue;
+            for (int32_t row = 0; row < tile->rows; row++) {
+                if (tile->excluded != NULL && (tile->excluded[k] >> row & 1) != 0) continue;
+                row_at(tile->o, row, tiles + 1, d / 16)[d % 16] += bf16_at(weight_at(u->p, row, k - now->key)) * value;
+            }
+        }
+}
+
+static void accumulate_step(rows_update *u, const step *now) {
+    const mha_kv_block *block = u->block;
+    const bool finite = values_are_finite(block);
+    multiply_weights(u, now, finite ? block->packed_v : block->packed_v + finite_values(block->v_head_dim));
+    if (!finite) add_values_not_finite(u, now);
+    u->fresh = false;
+}
+
+static void open_tile(rows_update *u, const mha_tile *tile) {
+    const mha_softmax *softmax = u->weigher.softmax;
+    const int32_t head_dim = u->block->head_dim;
+    const float q = tile->q[q_tiles(tile->lanes, head_dim) * TILE], k = u->block->packed_k[k_tiles(head_dim) * TILE];
+    uint64_t empty = 0xffff;
+    for (int32_t row = 0; row < tile->lanes; row += V_LANES) {
+        v_store(u->at_zero + row, words_at_zero(&u->weigher, v_load(tile->max + row)));
+        empty &= v_equal(v_load(tile->sum + row), v_zero());
+    }
+    u->fresh = empty == 0xffff;
+    u->bounded = tile->bias == NULL && softmax->cap == 0 && q * k * (float)head_dim * softmax->exp_hi < MOST_OCTAVES / 2 &&
+                 q * k * (float)head_dim < 0x1p100f;
+}
+
+/* The sums of O's last column, relative to the reference. */
+static void close_tile(const mha_tile *tile, int32_t v_head_dim) {
+    const int64_t tiles = o_tiles(v_head_dim);
+    for (int32_t row = 0; row < tile->lanes; row++)
+        tile->sum[row] = *row_at(tile->o, row, tiles, tiles - 1) * (1 / WEIGHT_OF_MAX);
+}
+
+static void pace_steps(const mha_kv_block *block, mha_tile *tiles, const mha_tile *end) {
+    int64_t steps = 0;
+    for (step i = first_step(tiles, end); i.tile < end; i = step_after(&i, end)) steps++;
+    mha_ahead_pace(block->ahead, steps);
+}
+
+V_INLINE void update_rows(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n, bool fused,
+                          float *s) {
+    const mha_tile *end = tiles + n;
+    rows_update u = {.block = block, .weigher = weigher_of(softmax, fused), .s = s, .p = s + ROWS * STEP_KEYS};
+    step now = first_step(tiles, end);
+    const mha_tile *open = NULL;
+    if (block->ahead != NULL) pace_steps(block, tiles, end);
+    if (now.tile < end) multiply_queries(&u, &now);
+    mha_phase_end(MHA_PHASE_QK);
+    while (now.tile < end) {
+        if (open != now.tile) open_tile(&u, now.tile);
+        modify_step(&u, &now);
+        mha_phase_end(MHA_PHASE_MODIFY);
+        weigh_step(&u, &now);
+        mha_phase_end(MHA_PHASE_SOFTMAX);
+        if (open != NULL && open != now.tile) close_tile(open, block->v_head_dim); /* its stores are done by now */
+        open = now.tile;
+        if (block->ahead != NULL) mha_ahead_step(block->ahead);
+        const step next = step_after(&now, end);
+        if (next.tile < end) multiply_queries(&u, &next);
+        mha_phase_end(MHA_PHASE_QK);
+        accumulate_step(&u, &now);
+        mha_phase_end(MHA_PHASE_PV);
+        now = next;
+    }
+    if (open != NULL) close_tile(open, block->v_head_dim);
+}
+
+static void K(rows_block_sleef)(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n,
+                                float *s) {
+    update_rows(softmax, block, tiles, n, false, s);
+}
+
+static void K(rows_block_fused)(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n,
+                                float *s) {
+    update_rows(softmax, block, tiles, n, true, s);
+}
+
+#define ROWS_PATH                                                                                                      \
+    {.open = K(open),                                                                                                  \
+     .close = K(close),                                                                                                \
+     .max_rows = ROWS,                                                                                                 \
+     .block_keys = BLOCK_KEYS,                                                                                         \
+     .score_key_stride = 1,                                                                                            \
+     .score_row_stride = STEP_KEYS,                                                                                    \
+     .lanes = K(tile_lanes),                                                                                           \
+     .q_floats = K(rows_q_floats),                                                                                     \
+     .o_floats = K(rows_o_floats),                                                                                     \
+     .score_floats = K(rows_score_floats),                                                                             \
+     .packed_k_floats = K(rows_k_floats),                                                                              \
+     .packed_v_floats = K(rows_v_floats),                                                                              \
+     .pack_keys = K(rows_pack_keys),                                                                                   \
+     .pack_values = K(rows_pack_values),                                                                               \
+     .load = K(rows_load),                                                                                             \
+     .block = {K(rows_block_sleef), K(rows_block_fused)},                                                              \
+     .load_bias = K(rows_load_bias),                                                                                   \
+     .finish = K(rows_finish)}
+
+#endif
