@@ -17,6 +17,22 @@ static float *partial_of(const mha_attention_call *call, int64_t batch, int64_t 
     return (float *)(void *)call->partials + (row * call->plan.splits + split) * (int64_t)call->plan.partial_floats;
 }
 
+/* The tensor's rows of a tile. */
+static void point_at_rows(const mha_chunk *chunk, const mha_tensor *tensor, int64_t row0, int32_t n, void *rows[]) {
+    const mha_plan *plan = &chunk->call->plan;
+    int64_t query = mha_row_query(plan, row0), in_group = row0 - query * plan->group;
+    char *row = mha_row_of(tensor, chunk->batch, chunk->kv_head * plan->group + in_group, query);
+    const int64_t bytes = mha_dtype_bytes(tensor->dtype), next_head = tensor->stride[1] * bytes;
+    const int64_t next_query = (tensor->stride[2] - (plan->group - 1) * tensor->stride[1]) * bytes;
+    for (int32_t r = 0; r < n; r++) {
+        rows[r] = row;
+        if (r + 1 == n) break; /* what lies behind the last may be no address */
+        const bool last = ++in_group == plan->group;
+        row += last ? next_query : next_head;
+        if (last) in_group = 0;
+    }
+}
+
 /* Loads the query tiles and finds the keys they see. */
 static void chunk_open(mha_chunk *chunk) {
     const mha_plan *plan = &chunk->call->plan;
@@ -27,18 +43,14 @@ static void chunk_open(mha_chunk *chunk) {
     for (int64_t t = 0; t < chunk->tiles; t++) {
         mha_tile *tile = &chunk->memory.tiles[t];
         mha_rows *rows = &chunk->memory.rows[t];
-        const void *queries[MHA_MAX_LANES];
+        void *queries[MHA_MAX_LANES];
         tile->rows = (int32_t)mha_min(path->max_rows, chunk->rows - t * path->max_rows);
         tile->lanes = path->lanes(tile->rows);
         tile->scores_visitor = NULL;
         mha_rows_open(plan, chunk->batch, chunk->row0 + t * path->max_rows, tile->rows, rows);
-        for (int32_t r = 0; r < tile->rows; r++) {
-            const int64_t row = rows->row0 + r;
-            const int64_t head = mha_row_head(plan, chunk->kv_head, row), query = mha_row_query(plan, row);
-            queries[r] = mha_row_of(&args->q, chunk->batch, head, query);
-        }
+        point_at_rows(chunk, &args->q, rows->row0, tile->rows, queries);
         for (int32_t r = 0; r < tile->lanes; r++) tile->max[r] = -INFINITY, tile->sum[r] = 0;
-        path->load(tile, queries, args->q.dtype, (int32_t)args->head_dim, (int32_t)args->v_head_dim,
+        path->load(tile, (const void *const *)queries, args->q.dtype, (int32_t)args->head_dim, (int32_t)args->v_head_dim,
                    plan->softmax.q_factor);
         first = mha_min(first, rows->first_min);
         last = mha_max(last, rows->last_max);
@@ -116,9 +128,10 @@ static void tile_close(const mha_chunk *chunk, const mha_tile *tile, const mha_r
     const bool whole = chunk->splits == 1;
     void *out[MHA_MAX_LANES];
     float lse[MHA_MAX_LANES];
+    if (whole) point_at_rows(chunk, &plan->args.out, rows->row0, tile->rows, out);
     if (plan->args.lse.data != NULL && whole)
         plan->kernels->lse(tile->max, tile->sum, lse, (size_t)tile->rows, plan->softmax.scale);
-    for (int32_t r = 0; r < tile->rows; r++) {
+    for (int32_t r = 0; r < tile->rows && (!whole || plan->args.lse.data != NULL); r++) {
         const int64_t head = mha_row_head(plan, chunk->kv_head, rows->row0 + r);
         const int64_t query = mha_row_query(plan, rows->row0 + r);
         if (!whole) {
@@ -126,10 +139,9 @@ static void tile_close(const mha_chunk *chunk, const mha_tile *tile, const mha_r
             partial[0] = tile->max[r];
             partial[1] = tile->sum[r];
             out[r] = partial + 2;
-            continue;
+        } else {
+            write_lse(plan, chunk->batch, head, query, lse[r]);
         }
-        out[r] = mha_row_of(&plan->args.out, chunk->batch, head, query);
-        if (plan->args.lse.data != NULL) write_lse(plan, chunk->batch, head, query, lse[r]);
     }
     plan->path->finish(tile, out, whole ? plan->args.out.dtype : MHA_F32, (int32_t)plan->args.v_head_dim, whole);
 }

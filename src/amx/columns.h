@@ -32,7 +32,7 @@ typedef struct columns {
         const float *a = cols->a, *b = same ? cols->last_b : cols->b + j * cols->b_next;                               \
         for (int64_t i = 0; i < cols->steps; i++, a += TILE, b += same ? 0 : cols->b_step) {                           \
             tile_load(4, a, TILE_BYTES);                                                                               \
-            tile_load(6, b, TILE_BYTES);                                                                               \
+            _tile_stream_loadd(6, b, TILE_BYTES);                                                                               \
             tile_dot(first, 4, 6);                                                                                     \
             if (row_tiles == 1) continue;                                                                              \
             tile_load(5, a + cols->a_second, TILE_BYTES);                                                              \
@@ -48,9 +48,10 @@ typedef struct columns {
 COLUMN(even, 0, 1)
 COLUMN(odd, 2, 3)
 
-V_INLINE void multiply_columns(const columns *cols, int row_tiles) {
+V_INLINE void multiply_columns(const columns *cols, int row_tiles, mha_ahead *ahead) {
     tile_fence();
     for (int64_t j = 0; j < cols->n; j += 2) {
+        if (ahead != NULL) mha_ahead_step(ahead);
         even_sum(cols, j, row_tiles);
         if (j > 0) odd_store(cols, j - 1, row_tiles);
         if (j + 1 < cols->n) odd_sum(cols, j + 1, row_tiles);

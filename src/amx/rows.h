@@ -78,7 +78,8 @@ V_INLINE void load_rows(mha_tile *tile, const void *const rows[], mha_dtype dtyp
 static void K(rows_load)(mha_tile *tile, const void *const rows[], mha_dtype dtype, int32_t head_dim,
                          int32_t v_head_dim, float q_factor) {
     (void)v_head_dim; /* the first products make O */
-    V_WITH_DTYPE(dtype, load_rows(tile, rows, T, head_dim, q_factor));
+    V_WITH_DTYPE(dtype, q_factor == 1 ? load_rows(tile, rows, T, head_dim, 1)
+                                      : load_rows(tile, rows, T, head_dim, q_factor));
 }
 
 /* A bias lies as S does, step after step. */
@@ -99,15 +100,31 @@ static void K(rows_load_bias)(const mha_tile *tile, const float *const rows[], f
         for (int32_t k = tile->begin; k < tile->end; k++) bias[bias_at(tile->lanes, r, k)] = 0;
 }
 
+/* 32 columns from d on; a row without keys has a sum of 0, and may have no O. */
+V_INLINE void finish_columns(const mha_tile *tile, int32_t r, int64_t tiles, int32_t d, float factor, vf o[2]) {
+    for (int i = 0; i < 2; i++) {
+        const float *at = row_at(tile->o, r, tiles, d / TILE_FLOATS + i);
+        o[i] = tile->sum[r] == 0 ? v_zero() : positive_zero(v_mul(v_load(at), v_set1(factor)));
+    }
+}
+
 V_INLINE void finish_rows(const mha_tile *tile, void *const rows[], mha_dtype dtype, int32_t v_head_dim,
                           bool normalise) {
+    const int64_t tiles = o_tiles(v_head_dim), bytes = mha_dtype_bytes(dtype);
     for (int32_t r = 0; r < tile->rows; r++) {
-        const float sum = tile->sum[r] * WEIGHT_OF_MAX;
-        const vf factor = v_set1(normalise ? safe_inverse(sum) : 1 / WEIGHT_OF_MAX);
-        for (int32_t d = 0; d < v_head_dim; d += TILE_FLOATS) {
-            vf o = v_mul(v_load(row_at(tile->o, r, o_tiles(v_head_dim), d / TILE_FLOATS)), factor);
-            if (sum == 0) o = v_zero(); /* a row without keys may have no O */
-            store_elements_n((char *)rows[r] + d * mha_dtype_bytes(dtype), positive_zero(o), v_head_dim - d, dtype);
+        const float factor = normalise ? safe_inverse(tile->sum[r] * WEIGHT_OF_MAX) : 1 / WEIGHT_OF_MAX;
+        char *row = rows[r];
+        for (int32_t d = 0; d < v_head_dim; d += 2 * TILE_FLOATS) {
+            vf o[2];
+            finish_columns(tile, r, tiles, d, factor, o);
+            const int32_t left = v_head_dim - d;
+            if (dtype == MHA_BF16 && left >= 2 * TILE_FLOATS) {
+                _mm512_storeu_si512(row + d * bytes, v_halves(o[0], o[1]));
+                continue;
+            }
+            store_elements_n(row + d * bytes, o[0], left, dtype);
+            if (left > TILE_FLOATS)
+                store_elements_n(row + (d + TILE_FLOATS) * bytes, o[1], left - TILE_FLOATS, dtype);
         }
     }
 }

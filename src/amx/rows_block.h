@@ -50,8 +50,8 @@ static void multiply_queries(const rows_update *u, const step *now) {
                           .c_row_bytes = STEP_KEYS * (int64_t)sizeof(float),
                           .c_next = TILE_FLOATS,
                           .n = now->keys / TILE_ROWS};
-    if (now->tile->lanes == TILE_ROWS) multiply_columns(&cols, 1);
-    else multiply_columns(&cols, 2);
+    if (now->tile->lanes == TILE_ROWS) multiply_columns(&cols, 1, u->block->ahead);
+    else multiply_columns(&cols, 2, u->block->ahead);
 }
 
 static void multiply_weights(const rows_update *u, const step *now, const float *values) {
@@ -69,8 +69,8 @@ static void multiply_weights(const rows_update *u, const step *now, const float 
                           .add = !u->fresh,
                           .n = tiles + 1,
                           .last_b = u->block->packed_v + ones_tile(u->block->v_head_dim)};
-    if (now->tile->lanes == TILE_ROWS) multiply_columns(&cols, 1);
-    else multiply_columns(&cols, 2);
+    if (now->tile->lanes == TILE_ROWS) multiply_columns(&cols, 1, u->block->ahead);
+    else multiply_columns(&cols, 2, u->block->ahead);
 }
 
 static void cap_step(const rows_update *u, const step *now) {
@@ -86,13 +86,14 @@ static void add_bias(const rows_update *u, const step *now) {
         v_store(u->s + i, v_fma(v_load(u->s + i), scale, v_load(bias + i)));
 }
 
+#define LANES _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
+
 /* -inf for keys that the tile does not see, or a row does not. */
 static void exclude_keys(const rows_update *u, const step *now) {
     const mha_tile *tile = now->tile;
-    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const vf lowest = v_set1(-INFINITY);
     for (int32_t k = now->key; k < now->key + now->keys; k += V_LANES) {
-        const __m512i keys = _mm512_add_epi32(lanes, _mm512_set1_epi32(k));
+        const __m512i keys = _mm512_add_epi32(LANES, _mm512_set1_epi32(k));
         const vm outside = _mm512_cmplt_epi32_mask(keys, _mm512_set1_epi32(tile->begin)) |
                            _mm512_cmpge_epi32_mask(keys, _mm512_set1_epi32(tile->end));
         const vm inside = (vm)~outside;
@@ -154,10 +155,21 @@ static void put_bad_weights(float *p, const step *now, const uint64_t bad[ROWS])
             if ((bad[row] >> k & 1) != 0) *weight_at(p, row, k) = 0x7fc0;
 }
 
-V_INLINE bool weigh_words(const rows_update *u, const step *now) {
+/* O for this step's products and Q for those of the next, where the first-level cache holds them beside all else. */
+static near_fetch fetch_of(const rows_update *u, const step *now, const step *next) {
+    const int64_t head = head_tiles(u->block->head_dim), outs = o_tiles(u->block->v_head_dim);
+    near_fetch fetch = {.from = {next->tile->q, now->tile->o}};
+    if (head > 2 || outs > 5) return fetch;
+    if (next->tile != now->tile) fetch.lines[0] = (int)head;
+    if (now->key <= now->tile->begin && !u->fresh) fetch.lines[1] = (int)outs;
+    return fetch;
+}
+
+V_INLINE bool weigh_words(const rows_update *u, const step *now, const step *next) {
     const int32_t rows = now->tile->lanes;
-    if (now->keys > 32) return weights_of_words(&u->weigher, u->s, rows, 64, u->at_zero, u->p);
-    return weights_of_words(&u->weigher, u->s, rows, 32, u->at_zero, u->p);
+    const near_fetch fetch = fetch_of(u, now, next);
+    if (now->keys > 32) return weights_of_words(&u->weigher, u->s, rows, 64, u->at_zero, fetch, u->p);
+    return weights_of_words(&u->weigher, u->s, rows, 32, u->at_zero, fetch, u->p);
 }
 
 static void raise_step(rows_update *u, const step *now) {
@@ -172,18 +184,18 @@ static bool all_seen(const rows_update *u, const mha_tile *tile) {
     return unseen == 0;
 }
 
-static void weigh_step(rows_update *u, const step *now) {
+static void weigh_step(rows_update *u, const step *now, const step *next) {
     uint64_t bad[ROWS];
     if (u->bounded && u->weigher.fused && all_seen(u, now->tile)) {
-        if (!weigh_words(u, now)) return;
+        if (!weigh_words(u, now, next)) return;
         raise_step(u, now);
-        weigh_words(u, now);
+        weigh_words(u, now, next);
         return;
     }
     const bool any_bad = !u->bounded && take_bad_scores(u->s, now, bad);
     raise_step(u, now);
     if (u->weigher.fused && !u->bounded) shift_scores(&u->weigher, now->tile, u->s, now->keys);
-    if (u->weigher.fused) weigh_words(u, now);
+    if (u->weigher.fused) weigh_words(u, now, next);
     else weights_by_sleef(&u->weigher, now->tile, u->s, now->keys, u->p);
     if (any_bad) put_bad_weights(u->p, now, bad);
 }
@@ -238,13 +250,16 @@ static void open_tile(rows_update *u, const mha_tile *tile) {
 /* The sums of O's last column, relative to the reference. */
 static void close_tile(const mha_tile *tile, int32_t v_head_dim) {
     const int64_t tiles = o_tiles(v_head_dim);
-    for (int32_t row = 0; row < tile->lanes; row++)
-        tile->sum[row] = *row_at(tile->o, row, tiles, tiles - 1) * (1 / WEIGHT_OF_MAX);
+    const __m512i first_columns = _mm512_mullo_epi32(LANES, _mm512_set1_epi32(TILE_FLOATS));
+    for (int32_t row = 0; row < tile->lanes; row += TILE_ROWS) {
+        const float *sums = row_at(tile->o, row, tiles, tiles - 1);
+        v_store(tile->sum + row, v_mul(_mm512_i32gather_ps(first_columns, sums, 4), v_set1(1 / WEIGHT_OF_MAX)));
+    }
 }
 
 static void pace_steps(const mha_kv_block *block, mha_tile *tiles, const mha_tile *end) {
     int64_t steps = 0;
-    for (step i = first_step(tiles, end); i.tile < end; i = step_after(&i, end)) steps++;
+    for (step i = first_step(tiles, end); i.tile < end; i = step_after(&i, end)) steps += i.keys / 32 + (o_tiles(block->v_head_dim) + 1) / 2;
     mha_ahead_pace(block->ahead, steps);
 }
 
@@ -258,15 +273,14 @@ V_INLINE void update_rows(const mha_softmax *softmax, const mha_kv_block *block,
     if (now.tile < end) multiply_queries(&u, &now);
     mha_phase_end(MHA_PHASE_QK);
     while (now.tile < end) {
+        const step next = step_after(&now, end);
         if (open != now.tile) open_tile(&u, now.tile);
         modify_step(&u, &now);
         mha_phase_end(MHA_PHASE_MODIFY);
-        weigh_step(&u, &now);
+        weigh_step(&u, &now, &next);
         mha_phase_end(MHA_PHASE_SOFTMAX);
         if (open != NULL && open != now.tile) close_tile(open, block->v_head_dim); /* its stores are done by now */
         open = now.tile;
-        if (block->ahead != NULL) mha_ahead_step(block->ahead);
-        const step next = step_after(&now, end);
         if (next.tile < end) multiply_queries(&u, &next);
         mha_phase_end(MHA_PHASE_QK);
         accumulate_step(&u, &now);

@@ -113,11 +113,24 @@ V_INLINE __m512i corrections(__m512i eighths) {
 /* Where a row's weights of 32 keys from `key` on lie: a tile's row. */
 V_INLINE float *weights_at(float *p, int row, int key) { return row_at(p, row, STEP_KEYS / 32, key / 32); }
 
+/* What the products that follow need, from the second-level cache: so many lines of each a row. */
+typedef struct near_fetch {
+    const float *from[2];
+    int lines[2];
+} near_fetch;
+
+V_INLINE void fetch_near(near_fetch *fetch) {
+    for (int i = 0; i < 2; i++)
+        for (int line = 0; line < fetch->lines[i]; line++, fetch->from[i] += LINE) v_prefetch(fetch->from[i], 0);
+}
+
 /* Returns whether a word says that a reference must rise first: then the weights are to be computed again. */
-V_INLINE bool weights_of_words(const weigher *w, const float *s, int rows, int keys, const float *at_zero, float *p) {
+V_INLINE bool weights_of_words(const weigher *w, const float *s, int rows, int keys, const float *at_zero, near_fetch fetch,
+                              float *p) {
     __m512i most = _mm512_setzero_si512();
     for (int row = 0; row < rows; row++) {
         const vf zero = v_set1(at_zero[row]);
+        fetch_near(&fetch);
         V_UNROLL
         for (int k = 0; k < keys; k += 2 * V_LANES) {
             const float *at = s + row * STEP_KEYS + k;

@@ -17,10 +17,9 @@ V_INLINE vf v_dot(vf a, vf b, vf c) {
     c = without_subnormals(_mm512_fmadd_ps(a1, b1, without_subnormals(c)));
     return without_subnormals(_mm512_fmadd_ps(a0, b0, c));
 }
-V_INLINE vf v_pair(vf even, vf odd) {
-    uint16_t low[V_LANES], high[V_LANES], pairs[2 * V_LANES];
-    v_store_bf16(low, without_subnormals(even));
-    v_store_bf16(high, without_subnormals(odd));
-    for (int i = 0; i < V_LANES; i++) pairs[2 * i] = low[i], pairs[2 * i + 1] = high[i];
-    return _mm512_loadu_ps(pairs);
+V_INLINE __m512i v_halves(vf first, vf second) {
+    uint16_t halves[2 * V_LANES];
+    v_store_bf16(halves, without_subnormals(first));
+    v_store_bf16(halves + V_LANES, without_subnormals(second));
+    return _mm512_loadu_si512(halves);
 }
