@@ -16,8 +16,8 @@ typedef struct columns {
     int64_t steps;
     float *c;
     int64_t c_second, c_row_bytes, c_next;
-    bool add;           /* to what C holds */
-    int64_t n;          /* columns, at least 2 */
+    bool add;            /* to what C holds */
+    int64_t n;           /* columns, at least 2 */
     const float *last_b; /* B of the last column, the same for all steps; NULL: as for the others */
 } columns;
 
@@ -32,7 +32,7 @@ typedef struct columns {
         const float *a = cols->a, *b = same ? cols->last_b : cols->b + j * cols->b_next;                               \
         for (int64_t i = 0; i < cols->steps; i++, a += TILE, b += same ? 0 : cols->b_step) {                           \
             tile_load(4, a, TILE_BYTES);                                                                               \
-            _tile_stream_loadd(6, b, TILE_BYTES);                                                                               \
+            _tile_stream_loadd(6, b, TILE_BYTES);                                                                      \
             tile_dot(first, 4, 6);                                                                                     \
             if (row_tiles == 1) continue;                                                                              \
             tile_load(5, a + cols->a_second, TILE_BYTES);                                                              \

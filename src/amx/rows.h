@@ -17,7 +17,7 @@
 
 enum {
     ROWS = 32,
-    STEP_KEYS = 64, /* a step's S, P, O, Q, K and V are in the first-level cache together */
+    STEP_KEYS = 64, /* that are scored together, so that S, P, O and Q stay in the first-level cache */
 };
 
 /* Of the score that weights are relative to, so that others may exceed it (rows_softmax.h). */
@@ -78,8 +78,8 @@ V_INLINE void load_rows(mha_tile *tile, const void *const rows[], mha_dtype dtyp
 static void K(rows_load)(mha_tile *tile, const void *const rows[], mha_dtype dtype, int32_t head_dim,
                          int32_t v_head_dim, float q_factor) {
     (void)v_head_dim; /* the first products make O */
-    V_WITH_DTYPE(dtype, q_factor == 1 ? load_rows(tile, rows, T, head_dim, 1)
-                                      : load_rows(tile, rows, T, head_dim, q_factor));
+    V_WITH_DTYPE(dtype,
+                 q_factor == 1 ? load_rows(tile, rows, T, head_dim, 1) : load_rows(tile, rows, T, head_dim, q_factor));
 }
 
 /* A bias lies as S does, step after step. */
@@ -123,8 +123,7 @@ V_INLINE void finish_rows(const mha_tile *tile, void *const rows[], mha_dtype dt
                 continue;
             }
             store_elements_n(row + d * bytes, o[0], left, dtype);
-            if (left > TILE_FLOATS)
-                store_elements_n(row + (d + TILE_FLOATS) * bytes, o[1], left - TILE_FLOATS, dtype);
+            if (left > TILE_FLOATS) store_elements_n(row + (d + TILE_FLOATS) * bytes, o[1], left - TILE_FLOATS, dtype);
         }
     }
 }

@@ -20,11 +20,10 @@ typedef struct rows_update {
     float at_zero[ROWS]; /* of the step's tile */
     bool bounded;        /* its scores are finite, and so small that words cannot wrap */
     bool fresh;          /* it has no O yet */
+    int32_t waiting;     /* first key of the group whose weights have not met V */
 } rows_update;
 
-static step step_at(mha_tile *tile, int32_t key) {
-    return (step){tile, key, tile->end - key > 32 ? STEP_KEYS : 32};
-}
+static step step_at(mha_tile *tile, int32_t key) { return (step){tile, key, tile->end - key > 32 ? STEP_KEYS : 32}; }
 
 /* The first step of the first tile that sees keys, or of none: tile == end. */
 static step first_step(mha_tile *tile, const mha_tile *end) {
@@ -54,23 +53,64 @@ static void multiply_queries(const rows_update *u, const step *now) {
     else multiply_columns(&cols, 2, u->block->ahead);
 }
 
-static void multiply_weights(const rows_update *u, const step *now, const float *values) {
+static void multiply_weights(const rows_update *u, mha_tile *tile, int32_t key, int32_t keys, const float *values) {
     const int64_t tiles = value_tiles(u->block->v_head_dim);
-    const columns cols = {.a = u->p,
-                          .a_second = STEP_KEYS / 32 * TILE,
-                          .b = values + now->key / 32 * tiles * TILE,
+    const columns cols = {.a = u->p + key / 32 * TILE,
+                          .a_second = BLOCK_KEYS / 32 * TILE,
+                          .b = values + key / 32 * tiles * TILE,
                           .b_step = tiles * TILE,
                           .b_next = TILE,
-                          .steps = now->keys / 32,
-                          .c = now->tile->o,
+                          .steps = keys / 32,
+                          .c = tile->o,
                           .c_second = (tiles + 1) * TILE,
                           .c_row_bytes = TILE_BYTES,
                           .c_next = TILE,
                           .add = !u->fresh,
                           .n = tiles + 1,
                           .last_b = u->block->packed_v + ones_tile(u->block->v_head_dim)};
-    if (now->tile->lanes == TILE_ROWS) multiply_columns(&cols, 1, u->block->ahead);
+    if (tile->lanes == TILE_ROWS) multiply_columns(&cols, 1, u->block->ahead);
     else multiply_columns(&cols, 2, u->block->ahead);
+}
+
+static uint16_t *weight_at(float *p, int32_t row, int32_t key) {
+    return (uint16_t *)(void *)(weights_of_row(p, row) + key / 32 * TILE) + place_of_key(key % 32);
+}
+
+static float bf16_at(const uint16_t *p) {
+    const uint32_t bits = (uint32_t)*p << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* Adds the values of keys [key, end) that are not finite to the rows that see them. */
+static void add_values_not_finite(const rows_update *u, mha_tile *tile, int32_t key, int32_t end) {
+    const mha_kv_block *block = u->block;
+    const int64_t tiles = value_tiles(block->v_head_dim);
+    for (int32_t k = key > tile->begin ? key : tile->begin; k < end && k < tile->end; k++)
+        for (int32_t d = 0; d < block->v_head_dim; d++) {
+            const int64_t pair = place_of_key(k % 32) / 2;
+            const float *units =
+                block->packed_v + ((k / 32 * tiles + d / 16) * TILE_ROWS + pair) * TILE_FLOATS + d % 16;
+            const float value = bf16_at((const uint16_t *)(const void *)units + k % 2);
+            if (isfinite(value)) continue;
+            for (int32_t row = 0; row < tile->rows; row++) {
+                if (tile->excluded != NULL && (tile->excluded[k] >> row & 1) != 0) continue;
+                row_at(tile->o, row, tiles + 1, d / 16)[d % 16] += bf16_at(weight_at(u->p, row, k)) * value;
+            }
+        }
+}
+
+/* Adds what the weights from u->waiting to `end` give. */
+static void accumulate(rows_update *u, mha_tile *tile, int32_t end) {
+    const mha_kv_block *block = u->block;
+    const bool finite = values_are_finite(block);
+    if (u->waiting == end) return;
+    multiply_weights(u, tile, u->waiting, end - u->waiting,
+                     finite ? block->packed_v : block->packed_v + finite_values(block->v_head_dim));
+    if (!finite) add_values_not_finite(u, tile, u->waiting, end);
+    u->fresh = false;
+    u->waiting = end;
 }
 
 static void cap_step(const rows_update *u, const step *now) {
@@ -100,8 +140,8 @@ static void exclude_keys(const rows_update *u, const step *now) {
         const uint64_t *excluded = tile->excluded + k;
         const bool some = tile->excluded != NULL && inside != 0;
         const __m512i first = some ? _mm512_maskz_loadu_epi64((__mmask8)inside, excluded) : _mm512_setzero_si512(),
-                      second =
-                          some ? _mm512_maskz_loadu_epi64((__mmask8)(inside >> 8), excluded + 8) : _mm512_setzero_si512();
+                      second = some ? _mm512_maskz_loadu_epi64((__mmask8)(inside >> 8), excluded + 8)
+                                    : _mm512_setzero_si512();
         for (int32_t row = 0; row < tile->lanes; row++) {
             const __m512i bit = _mm512_set1_epi64((int64_t)(UINT64_C(1) << row));
             const vm hidden = (vm)(_mm512_test_epi64_mask(first, bit) | _mm512_test_epi64_mask(second, bit) << 8);
@@ -145,34 +185,34 @@ static bool take_bad_scores(float *s, const step *now, uint64_t bad[ROWS]) {
     return any != 0;
 }
 
-static uint16_t *weight_at(float *p, int32_t row, int32_t key) {
-    return (uint16_t *)(void *)weights_at(p, row, key) + place_of_key(key % 32);
-}
-
 static void put_bad_weights(float *p, const step *now, const uint64_t bad[ROWS]) {
     for (int32_t row = 0; row < now->tile->lanes; row++)
         for (int k = 0; k < now->keys; k++)
             if ((bad[row] >> k & 1) != 0) *weight_at(p, row, k) = 0x7fc0;
 }
 
-/* O for this step's products and Q for those of the next, where the first-level cache holds them beside all else. */
+/* Where the first-level cache holds them beside all else: O as a tile comes, Q as it goes. */
 static near_fetch fetch_of(const rows_update *u, const step *now, const step *next) {
     const int64_t head = head_tiles(u->block->head_dim), outs = o_tiles(u->block->v_head_dim);
-    near_fetch fetch = {.from = {next->tile->q, now->tile->o}};
-    if (head > 2 || outs > 5) return fetch;
-    if (next->tile != now->tile) fetch.lines[0] = (int)head;
-    if (now->key <= now->tile->begin && !u->fresh) fetch.lines[1] = (int)outs;
-    return fetch;
+    if (head > 2 || outs > 5) return (near_fetch){NULL, 0};
+    if (now->key <= now->tile->begin) return (near_fetch){now->tile->o, u->fresh ? 0 : (int)outs};
+    return (near_fetch){next->tile->q, next->tile != now->tile ? (int)head : 0};
 }
+
+/* Where the weights of a step go. */
+static float *step_weights(const rows_update *u, const step *now) { return u->p + now->key / 32 * TILE; }
 
 V_INLINE bool weigh_words(const rows_update *u, const step *now, const step *next) {
     const int32_t rows = now->tile->lanes;
     const near_fetch fetch = fetch_of(u, now, next);
-    if (now->keys > 32) return weights_of_words(&u->weigher, u->s, rows, 64, u->at_zero, fetch, u->p);
-    return weights_of_words(&u->weigher, u->s, rows, 32, u->at_zero, fetch, u->p);
+    float *p = step_weights(u, now);
+    if (now->keys > 32) return weights_of_words(&u->weigher, u->s, rows, 64, u->at_zero, fetch, p);
+    return weights_of_words(&u->weigher, u->s, rows, 32, u->at_zero, fetch, p);
 }
 
+/* Weights that wait are relative to the references that now rise. */
 static void raise_step(rows_update *u, const step *now) {
+    accumulate(u, now->tile, now->key);
     raise_references(&u->weigher, now->tile, u->s, now->keys, o_tiles(u->block->v_head_dim), u->at_zero);
 }
 
@@ -196,44 +236,12 @@ static void weigh_step(rows_update *u, const step *now, const step *next) {
     raise_step(u, now);
     if (u->weigher.fused && !u->bounded) shift_scores(&u->weigher, now->tile, u->s, now->keys);
     if (u->weigher.fused) weigh_words(u, now, next);
-    else weights_by_sleef(&u->weigher, now->tile, u->s, now->keys, u->p);
-    if (any_bad) put_bad_weights(u->p, now, bad);
+    else weights_by_sleef(&u->weigher, now->tile, u->s, now->keys, step_weights(u, now));
+    if (any_bad) put_bad_weights(step_weights(u, now), now, bad);
 }
 
-static float bf16_at(const uint16_t *p) {
-    const uint32_t bits = (uint32_t)*p << 16;
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
-/* Adds the values that are not finite to the rows that see them. */
-static void add_values_not_finite(const rows_update *u, const step *now) {
-    const mha_kv_block *block = u->block;
-    const mha_tile *tile = now->tile;
-    const int64_t tiles = value_tiles(block->v_head_dim);
-    for (int32_t k = now->key > tile->begin ? now->key : tile->begin; k < now->key + now->keys && k < tile->end; k++)
-        for (int32_t d = 0; d < block->v_head_dim; d++) {
-            const int64_t pair = place_of_key(k % 32) / 2;
-            const float *units = block->packed_v + ((k / 32 * tiles + d / 16) * TILE_ROWS + pair) * TILE_FLOATS + d % 16;
-            const float value = bf16_at((const uint16_t *)(const void *)units + k % 2);
-            if (isfinite(value)) continue;
-            for (int32_t row = 0; row < tile->rows; row++) {
-                if (tile->excluded != NULL && (tile->excluded[k] >> row & 1) != 0) continue;
-                row_at(tile->o, row, tiles + 1, d / 16)[d % 16] += bf16_at(weight_at(u->p, row, k - now->key)) * value;
-            }
-        }
-}
-
-static void accumulate_step(rows_update *u, const step *now) {
-    const mha_kv_block *block = u->block;
-    const bool finite = values_are_finite(block);
-    multiply_weights(u, now, finite ? block->packed_v : block->packed_v + finite_values(block->v_head_dim));
-    if (!finite) add_values_not_finite(u, now);
-    u->fresh = false;
-}
-
-static void open_tile(rows_update *u, const mha_tile *tile) {
+static void open_tile(rows_update *u, const step *first) {
+    const mha_tile *tile = first->tile;
     const mha_softmax *softmax = u->weigher.softmax;
     const int32_t head_dim = u->block->head_dim;
     const float q = tile->q[q_tiles(tile->lanes, head_dim) * TILE], k = u->block->packed_k[k_tiles(head_dim) * TILE];
@@ -243,8 +251,9 @@ static void open_tile(rows_update *u, const mha_tile *tile) {
         empty &= v_equal(v_load(tile->sum + row), v_zero());
     }
     u->fresh = empty == 0xffff;
-    u->bounded = tile->bias == NULL && softmax->cap == 0 && q * k * (float)head_dim * softmax->exp_hi < MOST_OCTAVES / 2 &&
-                 q * k * (float)head_dim < 0x1p100f;
+    u->waiting = first->key;
+    u->bounded = tile->bias == NULL && softmax->cap == 0 &&
+                 q * k * (float)head_dim * softmax->exp_hi < MOST_OCTAVES / 2 && q * k * (float)head_dim < 0x1p100f;
 }
 
 /* The sums of O's last column, relative to the reference. */
@@ -259,7 +268,8 @@ static void close_tile(const mha_tile *tile, int32_t v_head_dim) {
 
 static void pace_steps(const mha_kv_block *block, mha_tile *tiles, const mha_tile *end) {
     int64_t steps = 0;
-    for (step i = first_step(tiles, end); i.tile < end; i = step_after(&i, end)) steps += i.keys / 32 + (o_tiles(block->v_head_dim) + 1) / 2;
+    for (step i = first_step(tiles, end); i.tile < end; i = step_after(&i, end))
+        steps += i.keys / 32 + (o_tiles(block->v_head_dim) + 1) / 2;
     mha_ahead_pace(block->ahead, steps);
 }
 
@@ -274,7 +284,7 @@ V_INLINE void update_rows(const mha_softmax *softmax, const mha_kv_block *block,
     mha_phase_end(MHA_PHASE_QK);
     while (now.tile < end) {
         const step next = step_after(&now, end);
-        if (open != now.tile) open_tile(&u, now.tile);
+        if (open != now.tile) open_tile(&u, &now);
         modify_step(&u, &now);
         mha_phase_end(MHA_PHASE_MODIFY);
         weigh_step(&u, &now, &next);
@@ -283,7 +293,7 @@ V_INLINE void update_rows(const mha_softmax *softmax, const mha_kv_block *block,
         open = now.tile;
         if (next.tile < end) multiply_queries(&u, &next);
         mha_phase_end(MHA_PHASE_QK);
-        accumulate_step(&u, &now);
+        if (next.tile != now.tile) accumulate(&u, now.tile, now.key + now.keys);
         mha_phase_end(MHA_PHASE_PV);
         now = next;
     }

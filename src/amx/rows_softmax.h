@@ -53,8 +53,7 @@ V_INLINE vf row_maxima(const float *s, int keys) {
     for (int i = 0; i < 4; i++) /* i, i + 8, i + 4, i + 12 in quarters */
         u[i] = v_max(_mm512_shuffle_f32x4(t[i], t[i + 4], 0x88), _mm512_shuffle_f32x4(t[i], t[i + 4], 0xdd));
     V_UNROLL
-    for (int i = 0; i < 2; i++)
-        w[i] = v_max(_mm512_unpacklo_ps(u[i], u[i + 2]), _mm512_unpackhi_ps(u[i], u[i + 2]));
+    for (int i = 0; i < 2; i++) w[i] = v_max(_mm512_unpacklo_ps(u[i], u[i + 2]), _mm512_unpackhi_ps(u[i], u[i + 2]));
     const vf x = v_max(_mm512_unpacklo_ps(w[0], w[1]), _mm512_unpackhi_ps(w[0], w[1]));
     return _mm512_shuffle_f32x4(x, x, 0xd8);
 }
@@ -110,26 +109,26 @@ V_INLINE __m512i corrections(__m512i eighths) {
 #endif
 }
 
-/* Where a row's weights of 32 keys from `key` on lie: a tile's row. */
-V_INLINE float *weights_at(float *p, int row, int key) { return row_at(p, row, STEP_KEYS / 32, key / 32); }
+/* A row's weights of the first 32 keys; those of the others are a tile further. */
+V_INLINE float *weights_of_row(float *p, int row) { return row_at(p, row, BLOCK_KEYS / 32, 0); }
 
-/* What the products that follow need, from the second-level cache: so many lines of each a row. */
+/* What the products that follow need, from the second-level cache: so many lines a row. */
 typedef struct near_fetch {
-    const float *from[2];
-    int lines[2];
+    const float *from;
+    int lines;
 } near_fetch;
 
 V_INLINE void fetch_near(near_fetch *fetch) {
-    for (int i = 0; i < 2; i++)
-        for (int line = 0; line < fetch->lines[i]; line++, fetch->from[i] += LINE) v_prefetch(fetch->from[i], 0);
+    for (int line = 0; line < fetch->lines; line++, fetch->from += LINE) v_prefetch(fetch->from, 0);
 }
 
 /* Returns whether a word says that a reference must rise first: then the weights are to be computed again. */
-V_INLINE bool weights_of_words(const weigher *w, const float *s, int rows, int keys, const float *at_zero, near_fetch fetch,
-                              float *p) {
+V_INLINE bool weights_of_words(const weigher *w, const float *s, int rows, int keys, const float *at_zero,
+                               near_fetch fetch, float *p) {
     __m512i most = _mm512_setzero_si512();
     for (int row = 0; row < rows; row++) {
         const vf zero = v_set1(at_zero[row]);
+        float *to = weights_of_row(p, row);
         fetch_near(&fetch);
         V_UNROLL
         for (int k = 0; k < keys; k += 2 * V_LANES) {
@@ -139,7 +138,7 @@ V_INLINE bool weights_of_words(const weigher *w, const float *s, int rows, int k
                           words = _mm512_packus_epi32(low, high),
                           mended = _mm512_subs_epu16(words, corrections(_mm512_srli_epi16(words, 3)));
             most = _mm512_max_epu16(most, words);
-            _mm512_storeu_si512(weights_at(p, row, k), _mm512_srli_epi16(mended, 2));
+            _mm512_storeu_si512(to + k / 32 * TILE, _mm512_srli_epi16(mended, 2));
         }
     }
     return _mm512_cmpgt_epu16_mask(most, _mm512_set1_epi16((short)MOST_WORD)) != 0;
@@ -167,7 +166,7 @@ static void weights_by_sleef(const weigher *w, const mha_tile *tile, const float
                 const vf weight = v_mul(v_exp_u10(x, w->softmax), v_set1(WEIGHT_OF_MAX));
                 half[i] = _mm512_castps_si512(v_pair(weight, v_zero()));
             }
-            _mm512_storeu_si512(weights_at(p, row, k), _mm512_packus_epi32(half[0], half[1]));
+            _mm512_storeu_si512(weights_of_row(p, row) + k / 32 * TILE, _mm512_packus_epi32(half[0], half[1]));
         }
     }
 }
