@@ -23,20 +23,22 @@ void mha_rows_open(const mha_plan *plan, int64_t batch, int64_t row0, int32_t n,
     }
 }
 
-/* Each row flips its bit where its visible keys begin and end; a running XOR over the keys then gives every key its
- * bits in rows + keys steps instead of rows * keys. */
-static void exclude_by_position(const mha_tile_place *place, const mha_tile *tile, int32_t keys, uint64_t *excluded) {
+/* Each row flips its bit where its visible keys begin and end; a running XOR over the tile's keys then gives every key
+ * its bits in rows + keys steps instead of rows * keys. */
+static void exclude_by_position(const mha_tile_place *place, const mha_tile *tile, uint64_t *excluded) {
     const mha_rows *rows = place->rows;
-    memset(excluded, 0, (size_t)keys * sizeof *excluded);
+    const int64_t begin = tile->begin, end = tile->end;
+    memset(excluded + begin, 0, (size_t)(end - begin) * sizeof *excluded);
     uint64_t bits = 0;
     for (int32_t r = 0; r < tile->rows; r++) {
-        const int64_t first = mha_max(rows->first[r] - place->key0, 0), last = mha_max(rows->last[r] - place->key0, 0);
+        const int64_t first = mha_max(rows->first[r] - place->key0, begin);
+        const int64_t last = mha_max(rows->last[r] - place->key0, begin);
         bits |= UINT64_C(1) << r;
         if (first >= last) continue;
-        if (first < keys) excluded[first] ^= UINT64_C(1) << r;
-        if (last < keys) excluded[last] ^= UINT64_C(1) << r;
+        if (first < end) excluded[first] ^= UINT64_C(1) << r;
+        if (last < end) excluded[last] ^= UINT64_C(1) << r;
     }
-    for (int32_t k = 0; k < keys; k++) excluded[k] = bits ^= excluded[k];
+    for (int64_t k = begin; k < end; k++) excluded[k] = bits ^= excluded[k];
 }
 
 /* The element of the mask for a key of the block. */
@@ -166,7 +168,7 @@ void mha_mask_tile(const mha_tile_place *place, int32_t keys, mha_tile *tile, ui
     const bool all_positions_seen =
         rows->first_max <= place->key0 + tile->begin && rows->last_min >= place->key0 + tile->end;
     if (all_positions_seen && args->mask.data == NULL) return;
-    exclude_by_position(place, tile, keys, excluded);
+    exclude_by_position(place, tile, excluded);
     if (args->mask.data != NULL && args->mask.dtype == MHA_BOOL) exclude_by_bool(place, tile, excluded);
     if (args->mask.data != NULL && args->mask.dtype != MHA_BOOL) {
         exclude_by_bias(place, tile, excluded, bias, room);

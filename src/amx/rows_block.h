@@ -142,6 +142,8 @@ static void exclude_keys(const rows_update *u, const step *now) {
         const __m512i first = some ? _mm512_maskz_loadu_epi64((__mmask8)inside, excluded) : _mm512_setzero_si512(),
                       second = some ? _mm512_maskz_loadu_epi64((__mmask8)(inside >> 8), excluded + 8)
                                     : _mm512_setzero_si512();
+        if (outside == 0 && _mm512_test_epi64_mask(_mm512_or_si512(first, second), _mm512_set1_epi64(-1)) == 0)
+            continue;
         for (int32_t row = 0; row < tile->lanes; row++) {
             const __m512i bit = _mm512_set1_epi64((int64_t)(UINT64_C(1) << row));
             const vm hidden = (vm)(_mm512_test_epi64_mask(first, bit) | _mm512_test_epi64_mask(second, bit) << 8);
