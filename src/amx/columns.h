@@ -2,6 +2,8 @@
  *
  *     C [rows / 16][16 rows][16] (+)= A [rows / 16][steps][16 rows][16 units]  B [steps][16 units][16]
  *
+ * Of operands in two parts, three products are summed: the fourth, of what rounding left of both, is less than 2^-18 of
+ * the first.
  * A and B are in tiles of 1 KiB: strides of kilobytes would share few sets of the first-level cache.  Registers: columns
  * take tiles 0, 1 and 2, 3 in turn, so that one is stored while the next is summed (a store takes as long as a product,
  * and only products of other tiles hide it); 4 and 5 are of A, 6 of B. */
@@ -14,6 +16,8 @@ typedef struct columns {
     const float *a, *b;
     int64_t a_second, b_step, b_next; /* from the first 16 rows to the others; to the next step; to the next column */
     int64_t steps;
+    int parts;
+    int64_t a_part, b_part; /* from a part to the next */
     float *c;
     int64_t c_second, c_row_bytes, c_next;
     bool add;            /* to what C holds */
@@ -29,15 +33,19 @@ typedef struct columns {
         if (row_tiles > 1 && cols->add) tile_load(second, c + cols->c_second, cols->c_row_bytes);                      \
         if (row_tiles > 1 && !cols->add) tile_zero(second);                                                            \
         const bool same = cols->last_b != NULL && j == cols->n - 1;                                                    \
-        const float *a = cols->a, *b = same ? cols->last_b : cols->b + j * cols->b_next;                               \
-        for (int64_t i = 0; i < cols->steps; i++, a += TILE, b += same ? 0 : cols->b_step) {                           \
-            tile_load(4, a, TILE_BYTES);                                                                               \
-            _tile_stream_loadd(6, b, TILE_BYTES);                                                                      \
-            tile_dot(first, 4, 6);                                                                                     \
-            if (row_tiles == 1) continue;                                                                              \
-            tile_load(5, a + cols->a_second, TILE_BYTES);                                                              \
-            tile_dot(second, 5, 6);                                                                                    \
-        }                                                                                                              \
+        for (int i = 0; i < cols->parts; i++)                                                                          \
+            for (int k = 0; i + k < cols->parts && !(same && k > 0); k++) {                                            \
+                const float *a = cols->a + i * cols->a_part;                                                           \
+                const float *b = same ? cols->last_b : cols->b + j * cols->b_next + k * cols->b_part;                  \
+                for (int64_t step = 0; step < cols->steps; step++, a += TILE, b += same ? 0 : cols->b_step) {          \
+                    tile_load(4, a, TILE_BYTES);                                                                       \
+                    tile_load_once(6, b, TILE_BYTES);                                                                  \
+                    tile_dot(first, 4, 6);                                                                             \
+                    if (row_tiles == 1) continue;                                                                      \
+                    tile_load(5, a + cols->a_second, TILE_BYTES);                                                      \
+                    tile_dot(second, 5, 6);                                                                            \
+                }                                                                                                      \
+            }                                                                                                          \
     }                                                                                                                  \
     V_INLINE void name##_store(const columns *cols, int64_t j, int row_tiles) {                                        \
         float *c = cols->c + j * cols->c_next;                                                                         \

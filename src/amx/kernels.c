@@ -4,10 +4,6 @@
 #include "simd/elements.h"
 #include "simd/pack.h"
 #include "sums.h"
-#include "products.h"
-#include "simd/softmax.h"
-#include "simd/tile.h"
-#include "split.h"
 #include "columns.h"
 #include "rows.h"
 #include "rows_softmax.h"
@@ -33,7 +29,7 @@ static void K(gemm)(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t ou
 
 const mha_bf16_kernels K(kernels) = {
     .isa = MHA_TEXT(MHA_ISA),
-    .tile = ROWS_PATH,
-    .split = TILE_PATH(split, split_block_sleef, split_block_fused, SPLIT_PACKS, .open = K(open), .close = K(close)),
+    .tile = ROWS_PATH(rows),
+    .split = ROWS_PATH(split),
     .gemm = GEMM,
 };

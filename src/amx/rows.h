@@ -1,4 +1,4 @@
-/* The tile path of bf16 by AMX.  Unlike in src/simd, QUERIES ARE ROWS: Q and the weights of softmax are A operands, whose
+/* The tile paths by AMX: operands in bf16, or in two parts of it.  Unlike in src/simd, QUERIES ARE ROWS: Q and the weights of softmax are A operands, whose
  * rows lie in memory as they are needed, and a vector of scores is packed into 16-bit weights as it lies.
  *
  *     S [rows][STEP_KEYS]        = Q [rows][head_dim]   K^T [head_dim / 2][keys][2]
@@ -8,9 +8,9 @@
  *
  *     q  [rows / 16][head_dim / 32]           o  [rows / 16][v_head_dim / 16, + 1]
  *     k  [keys / 16][head_dim / 32]           v  [keys / 32][v_head_dim / 16]
- *     p  [rows / 16][STEP_KEYS / 32]          s  [rows][STEP_KEYS], not in tiles
+ *     p  [rows / 16][BLOCK_KEYS / 32]         s  [rows][STEP_KEYS], not in tiles
  *
- * with dimensions rounded up; what is beyond the last is zero.  Behind V stands a column of ones, so that the last tile
+ * with dimensions rounded up; what is beyond the last is zero.  Of q, k, v and p further parts follow.  Behind V stands a column of ones, so that the last tile
  * of O sums the very weights that multiply V. */
 #ifndef MHA_AMX_ROWS_H
 #define MHA_AMX_ROWS_H
@@ -26,20 +26,25 @@ static const float WEIGHT_OF_MAX = 0x1p-8f;
 V_INLINE int64_t head_tiles(int64_t head_dim) { return (head_dim + 31) / 32; }
 V_INLINE int64_t value_tiles(int64_t v_head_dim) { return (v_head_dim + 15) / 16; }
 
-/* Of Q and of a block's K: the largest magnitude, behind the tiles. */
-V_INLINE int64_t q_tiles(int32_t lanes, int32_t head_dim) { return lanes / TILE_ROWS * head_tiles(head_dim); }
-V_INLINE int64_t k_tiles(int32_t head_dim) { return BLOCK_KEYS / TILE_ROWS * head_tiles(head_dim); }
-V_INLINE int64_t v_tiles(int32_t v_head_dim) { return BLOCK_KEYS / 32 * value_tiles(v_head_dim); }
+/* Of a part. */
+V_INLINE int64_t q_floats(int32_t lanes, int32_t head_dim) { return lanes / TILE_ROWS * head_tiles(head_dim) * TILE; }
+V_INLINE int64_t k_floats(int32_t head_dim) { return BLOCK_KEYS / TILE_ROWS * head_tiles(head_dim) * TILE; }
+V_INLINE int64_t v_floats(int32_t v_head_dim) { return BLOCK_KEYS / 32 * value_tiles(v_head_dim) * TILE; }
+enum { S_FLOATS = ROWS * STEP_KEYS, P_FLOATS = ROWS * BLOCK_KEYS / 2 };
+
 V_INLINE int64_t o_tiles(int32_t v_head_dim) { return value_tiles(v_head_dim) + 1; }
 
-static size_t K(rows_q_floats)(int32_t lanes, int32_t head_dim) {
-    return (size_t)(q_tiles(lanes, head_dim) * TILE + V_LANES);
-}
+static int32_t K(rows_lanes)(int32_t rows) { return (int32_t)round_up(rows, TILE_ROWS); }
+
 static size_t K(rows_o_floats)(int32_t lanes, int32_t v_head_dim) {
     return (size_t)(lanes / TILE_ROWS * o_tiles(v_head_dim) * TILE);
 }
-/* Room for a bias of a whole block, or for S and P of a step. */
-static size_t K(rows_score_floats)(int32_t lanes) { return (size_t)(lanes * BLOCK_KEYS); }
+
+/* S of a step and P of a block; or, in as much memory, a bias of a block. */
+V_INLINE size_t score_floats(int32_t lanes, int parts) {
+    const int32_t own = S_FLOATS + parts * P_FLOATS, bias = lanes * BLOCK_KEYS;
+    return (size_t)(own > bias ? own : bias);
+}
 
 /* Tile t's row of Q or O among so many tiles a row. */
 V_INLINE float *row_at(float *tiles, int64_t row, int64_t tiles_a_row, int64_t t) {
@@ -62,24 +67,20 @@ V_INLINE float largest_magnitude(__m512i most) {
     return magnitude;
 }
 
-V_INLINE void load_rows(mha_tile *tile, const void *const rows[], mha_dtype dtype, int32_t head_dim, float q_factor) {
-    const int64_t tiles = head_tiles(head_dim);
+/* Behind the tiles of Q stands the largest magnitude. */
+V_INLINE void load_rows(mha_tile *tile, const void *const rows[], mha_dtype dtype, int parts, int32_t head_dim,
+                        float q_factor) {
+    const int64_t tiles = head_tiles(head_dim), floats = q_floats(tile->lanes, head_dim);
     __m512i most = _mm512_setzero_si512();
-    for (int32_t r = 0; r < tile->lanes; r++)
-        for (int64_t t = 0; t < tiles; t++) {
-            const void *q = r < tile->rows ? mha_element(rows[r], t * 32, dtype) : NULL;
-            const vf units = q != NULL ? load_units(q, head_dim - t * 32, dtype, q_factor) : v_zero();
-            most = larger_magnitudes(most, _mm512_castps_si512(units));
-            v_store(row_at(tile->q, r, tiles, t), units);
-        }
-    tile->q[q_tiles(tile->lanes, head_dim) * TILE] = largest_magnitude(most);
-}
-
-static void K(rows_load)(mha_tile *tile, const void *const rows[], mha_dtype dtype, int32_t head_dim,
-                         int32_t v_head_dim, float q_factor) {
-    (void)v_head_dim; /* the first products make O */
-    V_WITH_DTYPE(dtype,
-                 q_factor == 1 ? load_rows(tile, rows, T, head_dim, 1) : load_rows(tile, rows, T, head_dim, q_factor));
+    for (int part = 0; part < parts; part++)
+        for (int32_t r = 0; r < tile->lanes; r++)
+            for (int64_t t = 0; t < tiles; t++) {
+                const void *q = r < tile->rows ? mha_element(rows[r], t * 32, dtype) : NULL;
+                const vf units = q != NULL ? load_part(q, head_dim - t * 32, dtype, part, q_factor) : v_zero();
+                if (part == 0) most = larger_magnitudes(most, _mm512_castps_si512(units));
+                v_store(row_at(tile->q + part * floats, r, tiles, t), units);
+            }
+    tile->q[parts * floats] = largest_magnitude(most);
 }
 
 /* A bias lies as S does, step after step. */

@@ -17,10 +17,12 @@ typedef struct rows_update {
     const mha_kv_block *block;
     weigher weigher;
     float *s, *p;
-    float at_zero[ROWS]; /* of the step's tile */
-    bool bounded;        /* its scores are finite, and so small that words cannot wrap */
+    bool finite_values;
+    float at_zero[ROWS]; /* of the step's tile, as what follows */
+    bool finite;         /* its products are */
+    bool bounded;        /* and so are its scores, and so small that words cannot wrap */
     bool fresh;          /* it has no O yet */
-    int32_t waiting;     /* first key of the group whose weights have not met V */
+    int32_t waiting;     /* first key whose weights have not met V */
 } rows_update;
 
 static step step_at(mha_tile *tile, int32_t key) { return (step){tile, key, tile->end - key > 32 ? STEP_KEYS : 32}; }
@@ -36,15 +38,18 @@ static step step_after(const step *now, const mha_tile *end) {
     return first_step(now->tile + 1, end);
 }
 
-static void multiply_queries(const rows_update *u, const step *now) {
+static void multiply_queries(const rows_update *u, const step *now, int parts, float *to) {
     const int64_t tiles = head_tiles(u->block->head_dim);
     const columns cols = {.a = now->tile->q,
-                          .a_second = tiles * TILE,
                           .b = u->block->packed_k + now->key / TILE_ROWS * tiles * TILE,
+                          .a_second = tiles * TILE,
                           .b_step = TILE,
                           .b_next = tiles * TILE,
                           .steps = tiles,
-                          .c = u->s,
+                          .parts = parts,
+                          .a_part = q_floats(now->tile->lanes, u->block->head_dim),
+                          .b_part = k_floats(u->block->head_dim),
+                          .c = to,
                           .c_second = TILE_ROWS * STEP_KEYS,
                           .c_row_bytes = STEP_KEYS * (int64_t)sizeof(float),
                           .c_next = TILE_FLOATS,
@@ -53,23 +58,29 @@ static void multiply_queries(const rows_update *u, const step *now) {
     else multiply_columns(&cols, 2, u->block->ahead);
 }
 
-static void multiply_weights(const rows_update *u, mha_tile *tile, int32_t key, int32_t keys, const float *values) {
-    const int64_t tiles = value_tiles(u->block->v_head_dim);
+/* Weights of keys [key, key + keys). */
+static void multiply_weights(const rows_update *u, mha_tile *tile, int32_t key, int32_t keys) {
+    const mha_kv_block *block = u->block;
+    const int64_t tiles = value_tiles(block->v_head_dim), from = key / 32 * tiles * TILE;
+    const int64_t first = u->finite_values ? 0 : finite_values(block->v_head_dim, u->weigher.parts);
     const columns cols = {.a = u->p + key / 32 * TILE,
+                          .b = block->packed_v + first + from,
                           .a_second = BLOCK_KEYS / 32 * TILE,
-                          .b = values + key / 32 * tiles * TILE,
                           .b_step = tiles * TILE,
                           .b_next = TILE,
                           .steps = keys / 32,
+                          .parts = u->weigher.parts,
+                          .a_part = P_FLOATS,
+                          .b_part = v_floats(block->v_head_dim) - first,
                           .c = tile->o,
                           .c_second = (tiles + 1) * TILE,
                           .c_row_bytes = TILE_BYTES,
                           .c_next = TILE,
                           .add = !u->fresh,
                           .n = tiles + 1,
-                          .last_b = u->block->packed_v + ones_tile(u->block->v_head_dim)};
-    if (tile->lanes == TILE_ROWS) multiply_columns(&cols, 1, u->block->ahead);
-    else multiply_columns(&cols, 2, u->block->ahead);
+                          .last_b = block->packed_v + ones_tile(block->v_head_dim, u->weigher.parts)};
+    if (tile->lanes == TILE_ROWS) multiply_columns(&cols, 1, block->ahead);
+    else multiply_columns(&cols, 2, block->ahead);
 }
 
 static uint16_t *weight_at(float *p, int32_t row, int32_t key) {
@@ -103,12 +114,9 @@ static void add_values_not_finite(const rows_update *u, mha_tile *tile, int32_t 
 
 /* Adds what the weights from u->waiting to `end` give. */
 static void accumulate(rows_update *u, mha_tile *tile, int32_t end) {
-    const mha_kv_block *block = u->block;
-    const bool finite = values_are_finite(block);
     if (u->waiting == end) return;
-    multiply_weights(u, tile, u->waiting, end - u->waiting,
-                     finite ? block->packed_v : block->packed_v + finite_values(block->v_head_dim));
-    if (!finite) add_values_not_finite(u, tile, u->waiting, end);
+    multiply_weights(u, tile, u->waiting, end - u->waiting);
+    if (!u->finite_values) add_values_not_finite(u, tile, u->waiting, end);
     u->fresh = false;
     u->waiting = end;
 }
@@ -137,8 +145,8 @@ static void exclude_keys(const rows_update *u, const step *now) {
         const vm outside = _mm512_cmplt_epi32_mask(keys, _mm512_set1_epi32(tile->begin)) |
                            _mm512_cmpge_epi32_mask(keys, _mm512_set1_epi32(tile->end));
         const vm inside = (vm)~outside;
-        const uint64_t *excluded = tile->excluded + k;
         const bool some = tile->excluded != NULL && inside != 0;
+        const uint64_t *excluded = some ? tile->excluded + k : NULL;
         const __m512i first = some ? _mm512_maskz_loadu_epi64((__mmask8)inside, excluded) : _mm512_setzero_si512(),
                       second = some ? _mm512_maskz_loadu_epi64((__mmask8)(inside >> 8), excluded + 8)
                                     : _mm512_setzero_si512();
@@ -161,8 +169,19 @@ static void visit_step(const rows_update *u, const step *now, mha_scores_mode st
     mha_scores_visit(part.scores_visitor, &part, u->s - now->key, stage);
 }
 
+/* Beside what is infinite, parts that are 0 make NaN of a score: there the first parts alone say what it is. */
+static void mend_scores(const rows_update *u, const step *now) {
+    float first[S_FLOATS];
+    multiply_queries(u, now, 1, first);
+    for (int32_t i = 0; i < now->tile->lanes * STEP_KEYS; i += V_LANES) {
+        const vf x = v_load(u->s + i);
+        v_store(u->s + i, v_blend(v_mask(v_equal(x, x)), v_load(first + i), x));
+    }
+}
+
 static void modify_step(const rows_update *u, const step *now) {
     const mha_tile *tile = now->tile;
+    if (u->weigher.parts > 1 && !u->finite) mend_scores(u, now);
     visit_step(u, now, MHA_SCORES_RAW);
     if (u->weigher.softmax->cap != 0) cap_step(u, now);
     visit_step(u, now, MHA_SCORES_SOFTCAPPED);
@@ -227,26 +246,32 @@ static bool all_seen(const rows_update *u, const mha_tile *tile) {
 }
 
 static void weigh_step(rows_update *u, const step *now, const step *next) {
+    const weigher *w = &u->weigher;
+    const bool words = w->fused && w->parts == 1;
     uint64_t bad[ROWS];
-    if (u->bounded && u->weigher.fused && all_seen(u, now->tile)) {
+    if (words && u->bounded && all_seen(u, now->tile)) {
         if (!weigh_words(u, now, next)) return;
         raise_step(u, now);
         weigh_words(u, now, next);
         return;
     }
+    float *p = step_weights(u, now);
     const bool any_bad = !u->bounded && take_bad_scores(u->s, now, bad);
     raise_step(u, now);
-    if (u->weigher.fused && !u->bounded) shift_scores(&u->weigher, now->tile, u->s, now->keys);
-    if (u->weigher.fused) weigh_words(u, now, next);
-    else weights_by_sleef(&u->weigher, now->tile, u->s, now->keys, step_weights(u, now));
-    if (any_bad) put_bad_weights(step_weights(u, now), now, bad);
+    if (words && !u->bounded) shift_scores(w, now->tile, u->s, now->keys);
+    if (words) weigh_words(u, now, next);
+    else if (!w->fused) weights_by_exp(w, now->tile, u->s, now->keys, w->parts, false, p);
+    else weights_by_exp(w, now->tile, u->s, now->keys, 2, true, p);
+    if (any_bad) put_bad_weights(p, now, bad);
 }
 
 static void open_tile(rows_update *u, const step *first) {
     const mha_tile *tile = first->tile;
     const mha_softmax *softmax = u->weigher.softmax;
     const int32_t head_dim = u->block->head_dim;
-    const float q = tile->q[q_tiles(tile->lanes, head_dim) * TILE], k = u->block->packed_k[k_tiles(head_dim) * TILE];
+    const int64_t q_end = u->weigher.parts * q_floats(tile->lanes, head_dim);
+    const int64_t k_end = u->weigher.parts * k_floats(head_dim);
+    const float products = tile->q[q_end] * u->block->packed_k[k_end] * (float)head_dim; /* at most */
     uint64_t empty = 0xffff;
     for (int32_t row = 0; row < tile->lanes; row += V_LANES) {
         v_store(u->at_zero + row, words_at_zero(&u->weigher, v_load(tile->max + row)));
@@ -254,8 +279,8 @@ static void open_tile(rows_update *u, const step *first) {
     }
     u->fresh = empty == 0xffff;
     u->waiting = first->key;
-    u->bounded = tile->bias == NULL && softmax->cap == 0 &&
-                 q * k * (float)head_dim * softmax->exp_hi < MOST_OCTAVES / 2 && q * k * (float)head_dim < 0x1p100f;
+    u->finite = products < 0x1p100f;
+    u->bounded = u->finite && tile->bias == NULL && softmax->cap == 0 && products * softmax->exp_hi < MOST_OCTAVES / 2;
 }
 
 /* The sums of O's last column, relative to the reference. */
@@ -275,14 +300,18 @@ static void pace_steps(const mha_kv_block *block, mha_tile *tiles, const mha_til
     mha_ahead_pace(block->ahead, steps);
 }
 
-V_INLINE void update_rows(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n, bool fused,
-                          float *s) {
-    const mha_tile *end = tiles + n;
-    rows_update u = {.block = block, .weigher = weigher_of(softmax, fused), .s = s, .p = s + ROWS * STEP_KEYS};
+static void update_rows(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n, int parts,
+                        bool fused, float *s) {
+    const mha_tile *end = tiles + n, *open = NULL;
+    const float all_finite = block->packed_v[ones_tile(block->v_head_dim, parts) + TILE];
+    rows_update u = {.block = block,
+                     .weigher = weigher_of(softmax, fused, parts),
+                     .s = s,
+                     .p = s + S_FLOATS,
+                     .finite_values = all_finite != 0};
     step now = first_step(tiles, end);
-    const mha_tile *open = NULL;
     if (block->ahead != NULL) pace_steps(block, tiles, end);
-    if (now.tile < end) multiply_queries(&u, &now);
+    if (now.tile < end) multiply_queries(&u, &now, parts, s);
     mha_phase_end(MHA_PHASE_QK);
     while (now.tile < end) {
         const step next = step_after(&now, end);
@@ -293,7 +322,7 @@ V_INLINE void update_rows(const mha_softmax *softmax, const mha_kv_block *block,
         mha_phase_end(MHA_PHASE_SOFTMAX);
         if (open != NULL && open != now.tile) close_tile(open, block->v_head_dim); /* its stores are done by now */
         open = now.tile;
-        if (next.tile < end) multiply_queries(&u, &next);
+        if (next.tile < end) multiply_queries(&u, &next, parts, s);
         mha_phase_end(MHA_PHASE_QK);
         if (next.tile != now.tile) accumulate(&u, now.tile, now.key + now.keys);
         mha_phase_end(MHA_PHASE_PV);
@@ -302,33 +331,53 @@ V_INLINE void update_rows(const mha_softmax *softmax, const mha_kv_block *block,
     if (open != NULL) close_tile(open, block->v_head_dim);
 }
 
-static void K(rows_block_sleef)(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n,
-                                float *s) {
-    update_rows(softmax, block, tiles, n, false, s);
-}
+/* A path of so many parts. */
+#define ROWS_FUNCTIONS(kind, parts)                                                                                    \
+    static size_t K(kind##_q_floats)(int32_t lanes, int32_t head_dim) {                                                \
+        return (size_t)((parts) * q_floats(lanes, head_dim) + V_LANES);                                                \
+    }                                                                                                                  \
+    static size_t K(kind##_score_floats)(int32_t lanes) { return score_floats(lanes, parts); }                         \
+    static size_t K(kind##_k_floats)(int32_t head_dim) { return (size_t)((parts) * k_floats(head_dim) + V_LANES); }    \
+    static size_t K(kind##_v_floats)(int32_t v_head_dim) {                                                             \
+        return (size_t)(ones_tile(v_head_dim, parts) + TILE + V_LANES);                                                \
+    }                                                                                                                  \
+    static void K(kind##_load)(mha_tile * tile, const void *const rows[], mha_dtype dtype, int32_t head_dim,           \
+                               int32_t v_head_dim, float q_factor) {                                                   \
+        (void)v_head_dim; /* the first products make O */                                                              \
+        V_WITH_DTYPE(dtype, q_factor == 1 ? load_rows(tile, rows, T, parts, head_dim, 1)                               \
+                                          : load_rows(tile, rows, T, parts, head_dim, q_factor));                      \
+    }                                                                                                                  \
+    static void K(kind##_pack_keys)(const mha_kv_block *block, float *packed) { pack_keys(block, parts, packed); }     \
+    static void K(kind##_pack_values)(const mha_kv_block *block, float *packed) { pack_values(block, parts, packed); } \
+    static void K(kind##_block_sleef)(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles,          \
+                                      size_t n, float *s) {                                                            \
+        update_rows(softmax, block, tiles, n, parts, false, s);                                                        \
+    }                                                                                                                  \
+    static void K(kind##_block_fused)(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles,          \
+                                      size_t n, float *s) {                                                            \
+        update_rows(softmax, block, tiles, n, parts, true, s);                                                         \
+    }
 
-static void K(rows_block_fused)(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n,
-                                float *s) {
-    update_rows(softmax, block, tiles, n, true, s);
-}
+ROWS_FUNCTIONS(rows, 1)
+ROWS_FUNCTIONS(split, 2)
 
-#define ROWS_PATH                                                                                                      \
+#define ROWS_PATH(kind)                                                                                                \
     {.open = K(open),                                                                                                  \
      .close = K(close),                                                                                                \
      .max_rows = ROWS,                                                                                                 \
      .block_keys = BLOCK_KEYS,                                                                                         \
      .score_key_stride = 1,                                                                                            \
      .score_row_stride = STEP_KEYS,                                                                                    \
-     .lanes = K(tile_lanes),                                                                                           \
-     .q_floats = K(rows_q_floats),                                                                                     \
+     .lanes = K(rows_lanes),                                                                                           \
+     .q_floats = K(kind##_q_floats),                                                                                   \
      .o_floats = K(rows_o_floats),                                                                                     \
-     .score_floats = K(rows_score_floats),                                                                             \
-     .packed_k_floats = K(rows_k_floats),                                                                              \
-     .packed_v_floats = K(rows_v_floats),                                                                              \
-     .pack_keys = K(rows_pack_keys),                                                                                   \
-     .pack_values = K(rows_pack_values),                                                                               \
-     .load = K(rows_load),                                                                                             \
-     .block = {K(rows_block_sleef), K(rows_block_fused)},                                                              \
+     .score_floats = K(kind##_score_floats),                                                                           \
+     .packed_k_floats = K(kind##_k_floats),                                                                            \
+     .packed_v_floats = K(kind##_v_floats),                                                                            \
+     .pack_keys = K(kind##_pack_keys),                                                                                 \
+     .pack_values = K(kind##_pack_values),                                                                             \
+     .load = K(kind##_load),                                                                                           \
+     .block = {K(kind##_block_sleef), K(kind##_block_fused)},                                                          \
      .load_bias = K(rows_load_bias),                                                                                   \
      .finish = K(rows_finish)}
 

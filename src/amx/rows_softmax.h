@@ -30,11 +30,12 @@ static const uint8_t CORRECTION[64] = {
 typedef struct weigher {
     const mha_softmax *softmax;
     bool fused;
+    int parts;
     vf slope; /* words of a score */
 } weigher;
 
-V_INLINE weigher weigher_of(const mha_softmax *softmax, bool fused) {
-    return (weigher){softmax, fused, v_set1(softmax->exp_hi * WORDS_PER_OCTAVE)};
+V_INLINE weigher weigher_of(const mha_softmax *softmax, bool fused, int parts) {
+    return (weigher){softmax, fused, parts, v_set1(softmax->exp_hi * WORDS_PER_OCTAVE)};
 }
 
 /* Maxima of 16 rows, in lanes. */
@@ -155,18 +156,30 @@ static void shift_scores(const weigher *w, const mha_tile *tile, float *s, int k
         }
 }
 
-/* The same by SLEEF's exponential, rounded to bf16. */
-static void weights_by_sleef(const weigher *w, const mha_tile *tile, const float *s, int keys, float *p) {
+/* The weights of 16 keys as integers: bf16 of x in the low halves; and what rounding left of it. */
+V_INLINE __m512i rounded_half(vf *x) {
+    const __m512i bits = _mm512_add_epi32(_mm512_castps_si512(*x), _mm512_set1_epi32(0x8000));
+    *x = v_sub(*x, _mm512_castsi512_ps(_mm512_and_si512(bits, _mm512_set1_epi32((int)0xffff0000))));
+    return _mm512_srli_epi32(bits, 16);
+}
+
+/* The same by an exponential in f32, in so many parts. */
+V_INLINE void weights_by_exp(const weigher *w, const mha_tile *tile, const float *s, int keys, int parts, bool fused,
+                             float *p) {
     for (int32_t row = 0; row < tile->lanes; row++) {
         const vf reference = finite_max(v_set1(tile->max[row]));
+        float *to = weights_of_row(p, row);
         for (int k = 0; k < keys; k += 2 * V_LANES) {
-            __m512i half[2];
+            vf x[2];
+            V_UNROLL
             for (int i = 0; i < 2; i++) {
-                const vf x = v_sub(v_load(s + row * STEP_KEYS + k + i * V_LANES), reference);
-                const vf weight = v_mul(v_exp_u10(x, w->softmax), v_set1(WEIGHT_OF_MAX));
-                half[i] = _mm512_castps_si512(v_pair(weight, v_zero()));
+                const vf score = v_load(s + row * STEP_KEYS + k + i * V_LANES);
+                x[i] = v_mul(softmax_exp(v_sub(score, reference), w->softmax, fused), v_set1(WEIGHT_OF_MAX));
             }
-            _mm512_storeu_si512(weights_of_row(p, row) + k / 32 * TILE, _mm512_packus_epi32(half[0], half[1]));
+            for (int part = 0; part < parts; part++) {
+                const __m512i low = rounded_half(&x[0]), high = rounded_half(&x[1]);
+                _mm512_storeu_si512(to + part * P_FLOATS + k / 32 * TILE, _mm512_packus_epi32(low, high));
+            }
         }
     }
 }

@@ -24,10 +24,11 @@ V_INLINE void tile_fence(void) { __asm__ volatile("" ::: "memory"); }
 /* Eight tiles of 16 rows of 64 bytes; their numbers are literals.  C (f32) += A (rows of 32 bf16) B (rows of 16 pairs,
  * the pair of row k: rows 2 k and 2 k + 1 of what is multiplied). */
 #ifdef __AMX_BF16__
-#define tile_zero(t)             _tile_zero(t)
-#define tile_load(t, p, stride)  _tile_loadd(t, p, stride)
-#define tile_dot(c, a, b)        _tile_dpbf16ps(c, a, b)
-#define tile_store(t, p, stride) _tile_stored(t, p, stride)
+#define tile_zero(t)                 _tile_zero(t)
+#define tile_load(t, p, stride)      _tile_loadd(t, p, stride)
+#define tile_load_once(t, p, stride) _tile_stream_loadd(t, p, stride) /* leaves what the first-level cache has */
+#define tile_dot(c, a, b)            _tile_dpbf16ps(c, a, b)
+#define tile_store(t, p, stride)     _tile_stored(t, p, stride)
 
 static inline void tiles_open(void) {
     /* "Intel 64 and IA-32 Architectures Software Developer's Manual", LDTILECFG: palette 1.  A constant: gcc 12 takes

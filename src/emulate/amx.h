@@ -24,6 +24,7 @@ static void tile_load(int t, const void *p, int64_t stride) {
     expect_open(true);
     for (int i = 0; i < 16; i++) memcpy(emulated.tile[t][i], (const char *)p + i * stride, 64);
 }
+#define tile_load_once(t, p, stride) tile_load(t, p, stride)
 static void tile_store(int t, void *p, int64_t stride) {
     expect_open(true);
     for (int i = 0; i < 16; i++) memcpy((char *)p + i * stride, emulated.tile[t][i], 64);
