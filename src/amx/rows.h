@@ -67,6 +67,28 @@ V_INLINE float largest_magnitude(__m512i most) {
     return magnitude;
 }
 
+/* What rounding to bf16 leaves of 32 elements, as rest_of. */
+V_INLINE void take_rests(vf x[2]) {
+    const __m512i halves = v_halves(x[0], x[1]);
+    const __m256i half[2] = {_mm512_castsi512_si256(halves), _mm512_extracti64x4_epi64(halves, 1)};
+    V_UNROLL
+    for (int i = 0; i < 2; i++) {
+        const vf rounded = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half[i]), 16));
+        const vf rest = v_sub(x[i], rounded);
+        x[i] = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(_mm512_abs_ps(rest), v_set1(INFINITY), _CMP_LT_OQ), rest);
+    }
+}
+
+/* As load_part, for a row of a tile: 32 elements at once, if they are there. */
+V_INLINE vf load_tile_row(const void *p, int64_t n, mha_dtype dtype, int part, float factor) {
+    if (dtype == MHA_BF16 || n < 2 * V_LANES) return load_part(p, n, dtype, part, factor);
+    vf x[2];
+    V_UNROLL
+    for (int i = 0; i < 2; i++) x[i] = v_mul(load_elements(mha_element(p, i * V_LANES, dtype), dtype), v_set1(factor));
+    for (int i = 0; i < part; i++) take_rests(x);
+    return _mm512_castsi512_ps(v_halves(x[0], x[1]));
+}
+
 /* Behind the tiles of Q stands the largest magnitude. */
 V_INLINE void load_rows(mha_tile *tile, const void *const rows[], mha_dtype dtype, int parts, int32_t head_dim,
                         float q_factor) {
@@ -76,7 +98,7 @@ V_INLINE void load_rows(mha_tile *tile, const void *const rows[], mha_dtype dtyp
         for (int32_t r = 0; r < tile->lanes; r++)
             for (int64_t t = 0; t < tiles; t++) {
                 const void *q = r < tile->rows ? mha_element(rows[r], t * 32, dtype) : NULL;
-                const vf units = q != NULL ? load_part(q, head_dim - t * 32, dtype, part, q_factor) : v_zero();
+                const vf units = q != NULL ? load_tile_row(q, head_dim - t * 32, dtype, part, q_factor) : v_zero();
                 if (part == 0) most = larger_magnitudes(most, _mm512_castps_si512(units));
                 v_store(row_at(tile->q + part * floats, r, tiles, t), units);
             }

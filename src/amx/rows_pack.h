@@ -17,7 +17,7 @@ V_INLINE __m512i pack_key_tiles(const mha_kv_block *block, mha_dtype dtype, int 
             V_UNROLL
             for (int i = 0; i < V_LANES; i++) {
                 const void *key = mha_element(block->k, (k + i) * block->k_stride + t * 32, dtype);
-                r[i] = k + i < block->keys ? load_part(key, left, dtype, part, 1) : v_zero();
+                r[i] = k + i < block->keys ? load_tile_row(key, left, dtype, part, 1) : v_zero();
                 most = larger_magnitudes(most, _mm512_castps_si512(r[i]));
             }
             v_transpose(r);
@@ -44,7 +44,7 @@ V_INLINE int64_t place_of_key(int64_t key) { return key % 16 / 4 * 8 + key / 16 
 V_INLINE __m512i load_value_row(const mha_kv_block *block, mha_dtype dtype, int part, int64_t k, int64_t d) {
     const int64_t left = block->v_head_dim - d;
     if (k >= block->keys) return _mm512_setzero_si512();
-    return _mm512_castps_si512(load_part(value_at(block, dtype, k, d), left, dtype, part, 1));
+    return _mm512_castps_si512(load_tile_row(value_at(block, dtype, k, d), left, dtype, part, 1));
 }
 
 V_INLINE void pack_value_tiles(const mha_kv_block *block, mha_dtype dtype, int part, float *packed) {
