@@ -24,9 +24,6 @@
 enum { MHA_CPU_FEATURES(MHA_CPU_ENUM) };
 #undef MHA_CPU_ENUM
 
-/* More features than any CPU has. */
-#define MHA_ONLY_BY_NAME UINT32_MAX
-
 /* A set of MHA_CPU_* bits. */
 uint32_t mha_cpu_detect(void);
 

@@ -59,7 +59,9 @@ uint32_t mha_cpu_detect(void) {
     if (bit(b, 17)) features |= MHA_CPU_AVX512DQ;
     if (bit(b, 30)) features |= MHA_CPU_AVX512BW;
     if (bit(b, 31)) features |= MHA_CPU_AVX512VL;
-    const bool tiles = bit(d, 22) && bit(d, 24) && (xcr0 & xcr0_tiles) == xcr0_tiles && may_use_tiles();
+    /* With VBMI, which every CPU with tiles has. */
+    const bool tiles =
+        bit(c, 1) && bit(d, 22) && bit(d, 24) && (xcr0 & xcr0_tiles) == xcr0_tiles && may_use_tiles();
     if (tiles || is_emulated()) features |= MHA_CPU_AMX;
     if (is_amd()) features |= MHA_CPU_AMD;
     if ((__get_cpuid_count(7, 1, &a, &b, &c, &d) && bit(a, 5)) || is_emulated()) features |= MHA_CPU_AVX512BF16;

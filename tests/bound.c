@@ -19,9 +19,10 @@ double bound_softcap(double softcap, double capped) { return 4 * BOUND_U * fabs(
 
 double bound_bias(double score, double bias) { return score == bias ? 0 : 2 * BOUND_U * (fabs(score) + fabs(bias)); }
 
-double bound_exponent(bound_kind kind, int bf16, int64_t keys, double distance) {
+double bound_exponent(bound_kind kind, int bf16, int64_t keys, double distance, double max) {
     const double exponentials = 1 + ceil((double)keys / 32);
-    const double rounding = bf16 == 1 ? 0x1p-8 : bf16 == 2 ? 0x1.8p-18 : 0;
+    const double word = kind == BOUND_WORST ? 0x1.6ap-8 : 0x1p-8;
+    const double rounding = bf16 == 1 ? word + 2 * BOUND_U * fabs(max) : bf16 == 2 ? 0x1.8p-18 : 0;
     return rounding + 2 * BOUND_U * distance +
            2.2 * BOUND_U * (kind == BOUND_WORST ? exponentials : sqrt(exponentials));
 }

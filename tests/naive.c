@@ -135,7 +135,7 @@ static bound_row row_errors(int64_t kv_len, row *r, bound_kind kind) {
         r->w[j] = 0;
         if (!r->seen[j] || r->score[j] == -INFINITY) continue;
         const double distance = r->max - r->score[j];
-        const double x = r->dscore[kind][j] + bound_exponent(kind, r->bf16, r->n_seen, distance);
+        const double x = r->dscore[kind][j] + bound_exponent(kind, r->bf16, r->n_seen, distance, r->max);
         r->w[j] = (exp(x - distance) - exp(-distance)) / r->sum;
         bound.W += r->w[j];
         bound.max_x = fmax(bound.max_x, x);

@@ -78,7 +78,7 @@ MHA_API size_t mha_cpu_features(char *text, size_t text_bytes);
 /* A choice of kernels, never changed after its creation.  Opaque. */
 typedef struct mha_context mha_context;
 
-/* How exp is computed; docs/numerics.md has the bounds. */
+/* How exp is computed; docs/numerics.md has the bounds, and what AMX does where weights become bf16. */
 typedef enum mha_exp {
     MHA_EXP_AUTO = 0,  /* the faster one where its bound holds: fused */
     MHA_EXP_SLEEF = 1, /* SLEEF's exp, a call per vector, at most 1.0 ULP */
