@@ -20,13 +20,14 @@ static float *partial_of(const mha_attention_call *call, int64_t batch, int64_t 
 /* The tensor's rows of a tile. */
 static void point_at_rows(const mha_chunk *chunk, const mha_tensor *tensor, int64_t row0, int32_t n, void *rows[]) {
     const mha_plan *plan = &chunk->call->plan;
-    int64_t query = mha_row_query(plan, row0), in_group = row0 - query * plan->group;
-    char *row = mha_row_of(tensor, chunk->batch, chunk->kv_head * plan->group + in_group, query);
-    const int64_t bytes = mha_dtype_bytes(tensor->dtype), next_head = tensor->stride[1] * bytes;
-    const int64_t next_query = (tensor->stride[2] - (plan->group - 1) * tensor->stride[1]) * bytes;
+    const int64_t query = mha_row_query(plan, row0);
+    int64_t in_group = row0 - query * plan->group;
+    /* In integers without sign: the stride of a dimension of one element may be anything. */
+    uintptr_t row = (uintptr_t)mha_row_of(tensor, chunk->batch, chunk->kv_head * plan->group + in_group, query);
+    const uint64_t bytes = (uint64_t)mha_dtype_bytes(tensor->dtype), next_head = (uint64_t)tensor->stride[1] * bytes;
+    const uint64_t next_query = (uint64_t)tensor->stride[2] * bytes - (uint64_t)(plan->group - 1) * next_head;
     for (int32_t r = 0; r < n; r++) {
-        rows[r] = row;
-        if (r + 1 == n) break; /* what lies behind the last may be no address */
+        rows[r] = (void *)row;
         const bool last = ++in_group == plan->group;
         row += last ? next_query : next_head;
         if (last) in_group = 0;
@@ -50,8 +51,8 @@ static void chunk_open(mha_chunk *chunk) {
         mha_rows_open(plan, chunk->batch, chunk->row0 + t * path->max_rows, tile->rows, rows);
         point_at_rows(chunk, &args->q, rows->row0, tile->rows, queries);
         for (int32_t r = 0; r < tile->lanes; r++) tile->max[r] = -INFINITY, tile->sum[r] = 0;
-        path->load(tile, (const void *const *)queries, args->q.dtype, (int32_t)args->head_dim, (int32_t)args->v_head_dim,
-                   plan->softmax.q_factor);
+        path->load(tile, (const void *const *)queries, args->q.dtype, (int32_t)args->head_dim,
+                   (int32_t)args->v_head_dim, plan->softmax.q_factor);
         first = mha_min(first, rows->first_min);
         last = mha_max(last, rows->last_max);
     }

@@ -44,8 +44,12 @@ static const char *choose(const char *environment, const char *option, mha_statu
     return isa;
 }
 
-/* What has not run on hardware yet is taken by name only. */
-static bool pays(const char *isa) { return strcmp(isa, "amx") != 0 && strcmp(isa, "avx512bf16") != 0; }
+/* AVX512-BF16 only on AMD. */
+static bool pays(const char *isa) {
+    char features[512];
+    mha_cpu_features(features, sizeof features);
+    return strcmp(isa, "avx512bf16") != 0 || strstr(features, "amd") != NULL;
+}
 
 static const char *best(const list *l) {
     const char *name = "scalar";

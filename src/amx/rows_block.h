@@ -215,9 +215,10 @@ static void put_bad_weights(float *p, const step *now, const uint64_t bad[ROWS])
 /* Where the first-level cache holds them beside all else: O as a tile comes, Q as it goes. */
 static near_fetch fetch_of(const rows_update *u, const step *now, const step *next) {
     const int64_t head = head_tiles(u->block->head_dim), outs = o_tiles(u->block->v_head_dim);
-    if (head > 2 || outs > 5) return (near_fetch){NULL, 0};
-    if (now->key <= now->tile->begin) return (near_fetch){now->tile->o, u->fresh ? 0 : (int)outs};
-    return (near_fetch){next->tile->q, next->tile != now->tile ? (int)head : 0};
+    const bool small = head <= 2 && outs <= 5, ends = next->tile != now->tile;
+    if (small && now->key <= now->tile->begin && !u->fresh) return (near_fetch){now->tile->o, (int)outs};
+    if (small && ends && next->keys > 0) return (near_fetch){next->tile->q, (int)head};
+    return (near_fetch){NULL, 0};
 }
 
 /* Where the weights of a step go. */
