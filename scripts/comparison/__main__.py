@@ -12,11 +12,14 @@ from pathlib import Path
 
 import mha
 
-from comparison.cases import CASES, PREFILL
+from comparison.cases import CASES, HALF, PREFILL
 from comparison.peers import PEERS, Libmha
 from comparison.report import Report
 from comparison.results import Result, Row
 from comparison.run import measure
+
+
+BF16_ISAS = ("avx512bf16", "amx", "neonbf16")  # what is f32 they leave to others
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -46,11 +49,16 @@ def versions() -> dict[str, str]:
 
 
 def results(arguments: argparse.Namespace) -> Iterator[Result]:
-    """All cases on the best instruction set, and prefill on AVX2 where it is not the best."""
+    """All cases on the best instruction set, those of f32 on the best that is not of bf16, and prefill on AVX2 where there
+    is better."""
     cases = [case for case in CASES if arguments.only in str(case)]
-    best = arguments.isa or mha.cpu_info()["isa"]
-    yield from measure(arguments, best, False, cases)
-    if best == "avx512" and not arguments.isa:
+    if arguments.isa:
+        yield from measure(arguments, arguments.isa, False, cases)
+        return
+    floats = [isa for isa, here in mha.cpu_info()["isas"].items() if here and isa not in BF16_ISAS][-1]
+    yield from measure(arguments, floats, False, [case for case in cases if case not in HALF])
+    yield from measure(arguments, mha.cpu_info()["isa"], False, [case for case in cases if case in HALF])
+    if floats == "avx512":
         yield from measure(arguments, "avx2", True, [case for case in cases if case in PREFILL])
 
 

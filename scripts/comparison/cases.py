@@ -47,6 +47,7 @@ class Attention:
     bthd: bool = False
     cold: bool = False  # K and V come from DRAM: another copy of them each time
     dtype: str = "f32"
+    precision: str = "highest"
 
     kind = "attention"
 
@@ -175,7 +176,8 @@ Case = Attention | Linear | Layer
 
 
 def dtype_note(case: Case) -> str:
-    return "" if case.dtype == "f32" else f", {case.dtype}"
+    precision = getattr(case, "precision", "highest")
+    return ("" if case.dtype == "f32" else f", {case.dtype}") + f", precision {precision}" * (precision != "highest")
 
 
 PREFILL = [
@@ -206,6 +208,7 @@ LINEAR = [
 ]
 LAYERS = [Layer(1, 512, 768, 12), Layer(8, 128, 768, 12), Layer(1, 128, 384, 12)]
 
+# bf16 may be multiplied here.
 HALF = [
     *(Attention(1, 12, 12, tokens, tokens, 64, dtype="bf16") for tokens in (32, 64, 128, 512)),
     Attention(1, 12, 12, 512, 512, 64, causal=True, dtype="bf16"),
@@ -213,6 +216,7 @@ HALF = [
     Attention(1, 8, 8, 1024, 1024, 128, dtype="bf16"),
     Attention(1, 4, 4, 4096, 4096, 128, dtype="bf16"),
     Attention(1, 12, 12, 512, 512, 64, dtype="f16"),
+    *(Attention(1, 12, 12, 512, 512, 64, precision=precision) for precision in ("high", "medium")),
     *(Attention(1, 32, heads, 1, 4096, 128, cold=True, dtype=d) for d in ("bf16", "f16") for heads in (32, 8)),
     Attention(1, 32, 8, 1, 4096, 128, dtype="bf16"),
     *(Linear(rows, 768, 768, dtype="bf16") for rows in (512, 2048)),

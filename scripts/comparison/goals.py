@@ -8,7 +8,7 @@ from functools import partial
 from operator import attrgetter
 from typing import NamedTuple
 
-from comparison.cases import CALL, Attention, Case, Layer, Linear
+from comparison.cases import CALL, PREFILL, Attention, Case, Layer, Linear
 from comparison.results import Memory, Result, Row
 
 Results = Callable[[Result], bool]  # which of them
@@ -87,11 +87,15 @@ def rows(
 
 
 def prefill(head_dim: int, isa: str) -> Results:
-    return rows(Attention, lambda case: case.prefill and not case.plain and case.head_dim == head_dim, isa)
+    return rows(Attention, lambda case: case in PREFILL and not case.plain and case.head_dim == head_dim, isa)
 
 
 def amx(q_len: int, causal: bool = False) -> Results:
     return rows(Attention, lambda case: case.q_len == q_len and case.causal == causal, "amx", "bf16")
+
+
+def at_precision(precision: str) -> Results:
+    return rows(Attention, lambda case: case.precision == precision, "amx")
 
 
 def half_decode(dtype: str, cold: bool) -> Results:
@@ -107,8 +111,7 @@ def decode(test: Callable[[Attention], bool]) -> Results:
 
 
 def any_prefill(result: Result) -> bool:
-    f32 = isinstance(result, Row) and isinstance(result.case, Attention) and result.case.dtype == "f32"
-    return f32 and result.case.prefill
+    return isinstance(result, Row) and result.case in PREFILL
 
 
 def any_bthd(result: Result) -> bool:
@@ -133,6 +136,10 @@ def times_pytorch(of: Results, least: float) -> Target:
 
 def times_fastest(of: Results, least: float) -> Target:
     return Target(of, attrgetter("least_speedup"), "x the fastest peer", least)
+
+
+def of_highest(precision: str, least: float) -> Target:
+    return Target(at_precision(precision), attrgetter("of_highest"), f"x of highest at {precision}", least)
 
 
 def roof(of: Results, read: float, peak: float) -> list[Target]:
@@ -198,6 +205,7 @@ GOALS = [
     Goal("bf16, AMX, causal, T=512", [times_pytorch(amx(512, True), 3)]),
     Goal("bf16, AMX, T=32 to 128", [times_pytorch(amx(32), 1.5), times_pytorch(amx(64), 1.5), times_pytorch(amx(128), 1.5)]),
     Goal("f16, AMX, T=512", [times_pytorch(rows(Attention, lambda c: c.prefill, "amx", "f16"), 1.3)]),
+    Goal("f32, AMX, precision high and medium, D=64", [of_highest("high", 1.6), of_highest("medium", 3.5)]),
     Goal("decode out of DRAM, bf16 and f16", [of_read(half_decode(dtype, True), 0.92) for dtype in ("bf16", "f16")]),
     Goal("decode repeated, 32:8 heads, bf16", [times_pytorch(half_decode("bf16", False), 2.5)]),
     Goal("projections, bf16, AMX", [times_pytorch(rows(Linear, lambda case: not case.cold, "amx", "bf16"), 1.05)]),

@@ -31,9 +31,12 @@ class Libmha:
         self.mha, self.threads, self.instruments = mha, threads, instruments
 
     def attention(self, case: Attention, arrays: list[Arrays]) -> Calls:
+        context = self.mha.Context(precision=case.precision)
+
         def call_of(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> Callable[[], np.ndarray]:
             out = case.tensor(case.q_heads, case.q_len)
-            return lambda: self.mha.attention(q, k, v, causal=case.causal, out=out, threads=self.threads)
+            options = {"causal": case.causal, "out": out, "threads": self.threads, "context": context}
+            return lambda: self.mha.attention(q, k, v, **options)
 
         return [call_of(*tensors) for tensors in arrays]
 

@@ -7,15 +7,16 @@ import multiprocessing
 import os
 from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import replace
 from multiprocessing.connection import Connection
 
 import numpy as np
 
-from comparison.cases import Arrays, Attention, Case, Linear
+from comparison.cases import HALF, Arrays, Attention, Case, Linear
 from comparison.instruments import Instruments
 from comparison.measure import Runner, take_turns, timed
 from comparison.peers import PEERS, Libmha, Unable
-from comparison.results import FROM_C, PEAK, PLAIN, READ, TWO_THREADS, Memory, Result, Row
+from comparison.results import FROM_C, HIGHEST, PEAK, PLAIN, READ, TWO_THREADS, Memory, Result, Row
 
 CAPS = {
     "avx2": {
@@ -26,6 +27,7 @@ CAPS = {
     },
 }
 CLOSE = {"f32": 1e-4, "f16": 4e-3, "bf16": 3e-2}  # how far apart outputs of the same work may be
+LESS = "f32 at its highest precision alone is compared"
 
 Runners = dict[str, Runner]
 
@@ -49,6 +51,8 @@ class Laboratory:
         runners, unable, wanted = {}, dict(self.missing), None
         for library in [self.libmha, *self.peers]:
             try:
+                if library is not self.libmha and getattr(case, "precision", "highest") != "highest":
+                    raise Unable(LESS)
                 calls = getattr(library, case.kind)(case, arrays)
             except Unable as error:
                 unable[library.name] = str(error)
@@ -67,9 +71,12 @@ class Laboratory:
         runners = {}
         if not isinstance(case, Attention) or self.arguments.threads > 1:
             return runners
-        if case.prefill and case.dtype == "f32" and len(os.sched_getaffinity(0)) > 1:
+        if case.prefill and case not in HALF and len(os.sched_getaffinity(0)) > 1:
             calls = Libmha(2, self.instruments).attention(case, arrays)
             runners[TWO_THREADS] = Runner([timed(call) for call in calls])
+        if case.precision != "highest":
+            calls = self.libmha.attention(replace(case, precision="highest"), arrays)
+            runners[HIGHEST] = Runner([timed(call) for call in calls])
         if case.plain:
             calls = self.libmha.attention(case.plain, case.plain.arrays(self.instruments.dram_bytes))
             runners[PLAIN] = Runner([timed(call) for call in calls])
