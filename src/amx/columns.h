@@ -10,7 +10,7 @@
 #ifndef MHA_AMX_COLUMNS_H
 #define MHA_AMX_COLUMNS_H
 
-enum { TILE_ROWS = 16, TILE = TILE_ROWS * TILE_FLOATS };
+enum { TILE_BYTES = 64, TILE_FLOATS = 16, TILE_ROWS = 16, TILE = TILE_ROWS * TILE_FLOATS };
 
 typedef struct columns {
     const float *a, *b;

@@ -7,6 +7,9 @@
 #ifndef MHA_AMX_ROWS_BLOCK_H
 #define MHA_AMX_ROWS_BLOCK_H
 
+static void K(open)(void) { tiles_open(); }
+static void K(close)(void) { tiles_close(); }
+
 typedef struct step {
     mha_tile *tile;
     int32_t key; /* first of the block's that it multiplies */
