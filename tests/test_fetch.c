@@ -151,13 +151,26 @@ static void allow_many(areas *all, const gemm_case *c, const float *x, int64_t s
     allow(all, (area){"behind rows of X", x + in, c->rows, LINE, stride, 0, 1, twice});
 }
 
+/* All weights but the first step's, once; a single pair of tiles of rows has time to only if it waits for DRAM, and then
+ * takes all inputs in one step. */
+static void allow_tiles(areas *all, const gemm_case *c, const float *w) {
+    enum { LANES = 32, DEPTH = 256, PAIR = 32 };
+    const int64_t steps = c->rows <= PAIR ? 1 : (c->in + DEPTH - 1) / DEPTH, even = (c->in + steps - 1) / steps;
+    if (c->level == MHA_FAST_CACHE || (c->level == MHA_SLOW_CACHE && c->rows <= PAIR)) return;
+    for (int64_t p = 0; p < c->panels + (c->more > 0); p++, w += LANES * c->in) {
+        const int64_t lanes = p == c->panels ? LANES / 2 : LANES, first = p == 0 ? (even + 15) / 16 * 16 : 0;
+        allow(all, (area){"weights of the first step", w, 1, first * lanes, 0, 0, 0, 1});
+        allow(all, (area){"weights", w + first * lanes, 1, (c->in - first) * lanes, 1, 1, 1, 1});
+    }
+}
+
 static void check_gemm(const char *isa, const gemm_case *c) {
     const mha_gemm_kernels *kernels = recording_gemm_of(isa);
     const int64_t lanes = kernels->panel, out0 = 2 * lanes, out = out0 + c->panels * lanes + c->more;
     const int64_t per = in_a_float(c->w), unit = isa_has_bf16(isa) ? 2 : 1;
-    const bool few = c->rows <= FEW_ROWS && !is_amx(isa); /* which takes any number of rows alike */
+    const bool few = c->rows <= FEW_ROWS;
     /* Steps are even: the first has all inputs if these are few, otherwise half of them at most. */
-    const int64_t half = is_amx(isa) ? c->in / 32 * 16 : c->in / 2 + 8, first = c->in <= 256 ? c->in : half;
+    const int64_t first = c->in <= 256 ? c->in : c->in / 2 + 8;
     const int64_t x_stride = c->in / LINE * LINE + 4 * LINE;
     areas all = {.n = 0};
     snprintf(all.who, sizeof all.who, "isa %s: gemm rows %d panels %d outputs %d more in %d level %d dtypes %d %d", isa,
@@ -181,9 +194,8 @@ static void check_gemm(const char *isa, const gemm_case *c) {
     memset(fetches, 0, sizeof fetches);
     kernels->multiply(&gemm, 8, 8 + c->rows, out0, out, take((int64_t)kernels->scratch_floats));
     w += out0 * c->in / per;
-    gemm_case seen = *c;
-    if (is_amx(isa) && c->rows <= 32) seen.level = MHA_FAST_CACHE; /* a single tile has no time to fetch weights */
-    if (!few && !is_scalar(isa)) allow_many(&all, &seen, x, x_stride, w, lanes / per, first);
+    if (is_amx(isa)) allow_tiles(&all, c, w);
+    else if (!few && !is_scalar(isa)) allow_many(&all, c, x, x_stride, w, lanes / per, first);
     else if (c->level != MHA_FAST_CACHE && !is_scalar(isa)) allow_few(&all, c, w, lanes / per, first);
     check(&all);
 }
@@ -198,7 +210,7 @@ static void gemm(const char *isa) {
         const int8_t *n = panels[i % COUNT(panels)];
         gemm_case c = {.rows = rows[i / COUNT(panels) / COUNT(ins)], .in = ins[i / COUNT(panels) % COUNT(ins)]};
         if (c.rows * c.in > 256 * 128) continue; /* an emulator would need long */
-        c.panels = n[0], c.more = n[1], c.vectors = is_amx(isa) ? 2 : 3;
+        c.panels = n[0], c.more = n[1], c.vectors = 3;
         c.in = (c.in + step - 1) / step * step;
         for (; c.level <= MHA_DRAM; c.level++)
             for (c.x = MHA_F32; c.x <= last; c.x++)

@@ -13,8 +13,8 @@
 #define MHA_AMX_GEMM_H
 
 enum {
-    GEMM_X_FLOATS = MHA_GEMM_ROWS * 512,
-    GEMM_SUM_FLOATS = MHA_GEMM_ROWS * 512,
+    GEMM_X_FLOATS = MHA_GEMM_ROWS * GEMM_DEPTH,
+    GEMM_SUM_FLOATS = MHA_GEMM_ROWS * 16 * TILE_LANES, /* of as many panels, or more if the rows are fewer */
     TILE_ROWS_2 = 2 * TILE_ROWS,
     Y_TILE = 4 * TILE, /* 32 x 32: rows 0 to 15 by both vectors of lanes, then the others */
     GEMM_SCRATCH_FLOATS = GEMM_X_FLOATS + GEMM_SUM_FLOATS + 2 * Y_TILE,
@@ -70,10 +70,12 @@ V_INLINE void pack_x_part(const gemm_call *call, mha_dtype dtype, int part, int6
     const mha_gemm *gemm = call->gemm;
     const int64_t elements = gemm->in - call->k0 * UNIT;
     for (int64_t row = 0; row < call->packed_tiles * TILE_ROWS; row++) {
-        const int64_t first = (call->row0 + call->in_place + row) * gemm->x_stride + call->k0 * UNIT;
+        const bool there = call->in_place + row < call->rows;
+        const int64_t at = there ? (call->row0 + call->in_place + row) * gemm->x_stride : 0;
+        const int64_t first = at + call->k0 * UNIT;
         float *tiles = to + (row / TILE_ROWS * (depth / TILE_FLOATS) * TILE_ROWS + row % TILE_ROWS) * TILE_FLOATS;
         for (int64_t u = 0; u < depth; u += TILE_FLOATS, tiles += TILE) {
-            const int64_t left = call->in_place + row < call->rows ? elements - u * UNIT : 0;
+            const int64_t left = there ? elements - u * UNIT : 0;
             v_store(tiles, left > 0 ? load_tile_row(mha_element(gemm->x, first + u * UNIT, dtype), left, dtype, part, 1)
                                     : v_zero());
         }
@@ -210,9 +212,10 @@ static void multiply_slice(gemm_call *call, int64_t out, int64_t k, int64_t dept
     }
 }
 
-/* The slice of a panel is fetched during `times` steps of tiles. */
-static void fetch_slice(gemm_call *call, int64_t out, int64_t k, int64_t depth, int64_t times) {
+/* The slice of a panel that begins at k is fetched during `times` steps of tiles. */
+static void fetch_slice(gemm_call *call, int64_t out, int64_t k, int64_t end, int64_t times) {
     const mha_gemm *gemm = call->gemm;
+    const int64_t depth = smaller(call->depth, end - k);
     const int64_t lines = depth * panel_lanes(out, gemm->out) * (int64_t)sizeof(float) / LINE_BYTES;
     const int64_t place_lines = lines / FETCH_PLACES;
     /* One tile of rows has no time to, unless it waits for DRAM. */
@@ -231,18 +234,25 @@ static int64_t step_depth(int64_t units, int64_t most) {
     return round_up((units + steps - 1) / steps, TILE_FLOATS);
 }
 
-/* The panels [out0, out1) by what is packed of X. */
-static void multiply_panels(gemm_call *call, int64_t out0, int64_t out1) {
-    const int64_t end = call->k0 + call->x_depth, pairs = (call->row_tiles + 1) / 2;
+/* Panels [out0, out1) of a group by units [k0, k1). */
+typedef struct gemm_part {
+    int64_t out0, out1, k0, k1;
+} gemm_part;
+
+/* While a step is multiplied the one that follows is fetched: of this panel, of the next, or of what `next` begins with;
+ * NULL: of none. */
+static void multiply_part(gemm_call *call, const gemm_part *part, const gemm_part *next) {
+    const int64_t pairs = (call->row_tiles + 1) / 2;
+    const int64_t panel_sums = call->x_depth < call->units ? pairs * Y_TILE : 0; /* all of them wait, or none */
     float *sums = call->sums;
-    for (int64_t out = out0; out < out1; out += TILE_LANES, sums += pairs * Y_TILE)
-        for (int64_t k = call->k0; k < end; k += call->depth) {
-            const int64_t depth = smaller(call->depth, end - k), next = k + depth;
-            const int64_t times = pairs * (depth / TILE_FLOATS);
-            if (next < end) fetch_slice(call, out, next, smaller(call->depth, end - next), times);
-            else if (out + TILE_LANES < out1)
-                fetch_slice(call, out + TILE_LANES, call->k0, smaller(call->depth, call->x_depth), times);
-            else call->fetch.left = 0;
+    for (int64_t out = part->out0; out < part->out1; out += TILE_LANES, sums += panel_sums)
+        for (int64_t k = part->k0; k < part->k1; k += call->depth) {
+            const int64_t depth = smaller(call->depth, part->k1 - k), times = pairs * (depth / TILE_FLOATS);
+            const gemm_part *later = out + TILE_LANES < part->out1 ? part : next;
+            call->fetch.left = 0;
+            if (k + depth < part->k1) fetch_slice(call, out, k + depth, part->k1, times);
+            else if (later != NULL)
+                fetch_slice(call, later == part ? out + TILE_LANES : later->out0, later->k0, later->k1, times);
             multiply_slice(call, out, k, depth, sums);
         }
 }
@@ -251,7 +261,7 @@ static void multiply_panels(gemm_call *call, int64_t out0, int64_t out1) {
 static int64_t rows_in_place(const mha_gemm *gemm, int64_t rows) {
     enum { SET_BYTES = 4096 };
     const bool whole = gemm->x_dtype == MHA_BF16 && gemm->in % (UNIT * TILE_FLOATS) == 0;
-    if (!whole || gemm->x_stride * (int64_t)sizeof(uint16_t) % SET_BYTES == 0) return 0;
+    if (!whole || (uint64_t)gemm->x_stride * sizeof(uint16_t) % SET_BYTES == 0) return 0;
     return rows / TILE_ROWS_2 * TILE_ROWS_2;
 }
 
@@ -276,13 +286,18 @@ static void K(gemm)(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t ou
                       .x = scratch,
                       .sums = scratch + GEMM_X_FLOATS,
                       .y = scratch + GEMM_X_FLOATS + GEMM_SUM_FLOATS};
-    const int64_t group = GEMM_SUM_FLOATS / (pairs * Y_TILE) * TILE_LANES;
+    const int64_t most_panels = x_depth < units ? GEMM_SUM_FLOATS / (pairs * Y_TILE) * TILE_LANES : out1 - out0;
+    gemm_part part = {out0, smaller(out1, out0 + most_panels), 0, smaller(x_depth, units)};
     tiles_open();
-    for (int64_t out = out0; out < out1; out += group)
-        for (int64_t k = 0; k < units; k += x_depth) {
-            if (out == out0 || units > x_depth) pack_x(&call, k, smaller(x_depth, units - k));
-            multiply_panels(&call, out, smaller(out1, out + group));
-        }
+    while (part.out0 < out1) {
+        gemm_part next = part;
+        next.k0 = part.k1 < units ? part.k1 : 0;
+        next.k1 = smaller(next.k0 + x_depth, units);
+        if (next.k0 == 0) next.out0 = part.out1, next.out1 = smaller(out1, part.out1 + most_panels);
+        if (part.out0 == out0 || x_depth < units) pack_x(&call, part.k0, part.k1 - part.k0);
+        multiply_part(&call, &part, next.out0 < out1 ? &next : NULL);
+        part = next;
+    }
     store_waiting(&call);
     tiles_close();
 }
