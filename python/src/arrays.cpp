@@ -52,9 +52,23 @@ nb::object view_of_buffer(nb::handle object) {
     return view;
 }
 
+// Of ml_dtypes.  There is one such dtype: once it has been seen by its name, it is known by its address.
+nb::handle bfloat16_dtype;
+
+bool is_known_bfloat16(nb::handle numpy_array) {
+    return bfloat16_dtype.is_valid() && numpy_array.attr("dtype").is(bfloat16_dtype);
+}
+
 bool is_bfloat16(nb::handle numpy_array) {
-    const nb::object dtype = numpy_array.attr("dtype");
-    return std::strcmp(nb::str(dtype).c_str(), "bfloat16") == 0;
+    nb::object dtype = numpy_array.attr("dtype");
+    if (std::strcmp(nb::str(dtype).c_str(), "bfloat16") != 0) return false;
+    if (!bfloat16_dtype.is_valid()) bfloat16_dtype = dtype.release();
+    return true;
+}
+
+nb::object view_as_uint16(nb::handle numpy_array) {
+    static const nb::handle uint16 = nb::object(nb::handle(numpy("dtype"))("uint16")).release();
+    return view_of_buffer(numpy_array.attr("view")(uint16));
 }
 
 // Of struct's formats; lanes = 0 if it is none that NumPy's numbers and DLPack have in common.
@@ -90,9 +104,12 @@ Array::Array(const char *name, nb::handle object, Access access, Elements elemen
 
 // The buffer protocol has no bfloat16: ml_dtypes' arrays are viewed as integers.
 void Array::read_numpy(nb::handle object, Access access) {
-    owner_ = view_of_buffer(object);
-    const bool bfloat16 = !owner_.is_valid() && is_bfloat16(object);
-    if (bfloat16) owner_ = view_of_buffer(object.attr("view")("uint16"));
+    bool bfloat16 = is_known_bfloat16(object);
+    if (!bfloat16) {
+        owner_ = view_of_buffer(object);
+        bfloat16 = !owner_.is_valid() && is_bfloat16(object);
+    }
+    if (bfloat16) owner_ = view_as_uint16(object);
     if (!owner_.is_valid()) refuse_numpy(object);
     const Py_buffer &buffer = *PyMemoryView_GET_BUFFER(owner_.ptr());
     dtype_ = bfloat16 ? nb::dlpack::dtype{static_cast<uint8_t>(Code::Bfloat), 16, 1} : dtype_of(buffer);

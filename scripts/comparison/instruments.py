@@ -32,7 +32,8 @@ class Instruments:
 
     def multiply_add(self, case: Case) -> Timed:
         """As much work on registers: in bf16 what may be multiplied so, where the instruction set does it."""
-        dtype = MHA_DTYPES[case.dtype if isinstance(case, Attention) and not case.decode else "f32"]
+        decode, lower = getattr(case, "decode", False), getattr(case, "precision", "highest") != "highest"
+        dtype = MHA_DTYPES["f32" if decode else "bf16" if lower else case.dtype]
         multiply_add = self.library.instruments_multiply_add
         return lambda times: multiply_add(self.isa, dtype, ctypes.c_double(times * case.flops))
 
