@@ -1,9 +1,10 @@
-/* A block of keys against tiles of rows, STEP_KEYS at a time.  The products of the next step's scores stand between a
- * step's weights and their products with values, so that neither waits for the last stores of the other:
+/* A block of keys against tiles of rows, scored STEP_KEYS at a time; then all weights of the tile meet V together.  The
+ * first scores S' of the next tile are multiplied before that, so that neither products nor weights wait for the last
+ * stores of the other:
  *
- *     S(0)   P(0) S(1) PV(0)   P(1) S(2) PV(1)   P(2) ...
+ *     S(0)   P(0) S(1)   P(1) S(2)   P(2) S(3)   P(3) S'(0) PV   P'(0) S'(1) ...
  *
- * One S and one P are enough: P(i) has read S(i) before S(i + 1) is written, and PV(i) has read P(i) before P(i + 1). */
+ * One S is enough, since P(i) has read S(i) before S(i + 1) is written; and one P. */
 #ifndef MHA_AMX_ROWS_BLOCK_H
 #define MHA_AMX_ROWS_BLOCK_H
 
@@ -297,11 +298,16 @@ static void close_tile(const mha_tile *tile, int32_t v_head_dim) {
     }
 }
 
+/* A share before each pair of columns. */
 static void pace_steps(const mha_kv_block *block, mha_tile *tiles, const mha_tile *end) {
-    int64_t steps = 0;
-    for (step i = first_step(tiles, end); i.tile < end; i = step_after(&i, end))
-        steps += i.keys / 32 + (o_tiles(block->v_head_dim) + 1) / 2;
-    mha_ahead_pace(block->ahead, steps);
+    const int64_t of_scores = STEP_KEYS / 32, of_values = (o_tiles(block->v_head_dim) + 1) / 2;
+    int64_t pairs = 0; /* of columns */
+    for (step i = first_step(tiles, end); i.tile < end;) {
+        const step next = step_after(&i, end);
+        pairs += of_scores + (next.tile != i.tile ? of_values : 0);
+        i = next;
+    }
+    mha_ahead_pace(block->ahead, pairs);
 }
 
 static void update_rows(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n, int parts,
