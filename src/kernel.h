@@ -1,6 +1,6 @@
 /* The kernel contract: what the driver (attention.c, layer.c) asks of an instruction set.
  *
- * The tile and in_place paths are laid out with QUERIES IN VECTOR LANES.  A tile holds up to `lanes` queries of one KV
+ * The tile and in_place paths, but for AMX's (src/amx/rows.h), are laid out with QUERIES IN VECTOR LANES.  A tile holds up to `lanes` queries of one KV
  * head:
  *
  *     q [head_dim][lanes]     the queries, transposed                 S = K Q^T   is [keys][lanes]
@@ -80,10 +80,12 @@ typedef struct mha_kv_block {
 
 /* Query rows that share a KV head, and their state. */
 typedef struct mha_tile {
-    float *q, *o;     /* as many floats as path->q_floats and path->o_floats say */
-    float *max, *sum; /* [lanes]; the driver sets -inf and 0 at first */
-    int32_t rows;     /* queries: the first so many lanes */
-    int32_t lanes;    /* what path->lanes makes of rows: but for decode whole vectors */
+    float *q, *o; /* as many floats as path->q_floats and path->o_floats say */
+    /* [lanes]; the driver sets -inf and 0 at first.  Sums are relative to max, which need not be the largest score: no
+     * score seen exceeds it by more than a factor of 2^8. */
+    float *max, *sum;
+    int32_t rows;  /* queries: the first so many lanes */
+    int32_t lanes; /* what path->lanes makes of rows: but for decode whole vectors */
 
     /* Set by the driver for each block.  The tile attends to keys [begin, end) of the block; empty: begin == end. */
     int32_t begin, end;
@@ -119,7 +121,7 @@ typedef struct mha_path {
     size_t (*packed_v_floats)(int32_t v_head_dim);
     void (*pack_keys)(const mha_kv_block *block, float *packed);
     void (*pack_values)(const mha_kv_block *block, float *packed);
-    /* rows[r]: the query of lane r, multiplied by q_factor on the way.  o becomes 0. */
+    /* rows[r]: the query of lane r, multiplied by q_factor on the way.  o becomes 0, or is made by the first block. */
     void (*load)(mha_tile *tile, const void *const rows[], mha_dtype dtype, int32_t head_dim, int32_t v_head_dim,
                  float q_factor);
     /* Scores, online softmax, accumulation: one block against n tiles.  By exp: 0 SLEEF, 1 fused. */
@@ -182,7 +184,8 @@ typedef struct mha_kernels {
     void (*merge)(const mha_softmax *softmax, float *partials, size_t n, size_t stride, float *out, int32_t v_head_dim);
     /* lse[i] = max[i] * scale + log(sum[i]); all three [n] */
     void (*lse)(const float *max, const float *sum, float *lse, size_t n, float scale);
-    /* s[i] = exp((s[i] - max) * scale) / sum, but 0 where s[i] is -inf, whatever sum is.  By exp, as above. */
+    /* s[i] = exp((s[i] - max) * scale) / sum, but 0 where s[i] is -inf, whatever sum is.  By exp, as above.  max is a
+     * tile's. */
     void (*softmax_row[2])(const mha_softmax *softmax, float *s, size_t n, float max, float sum);
     /* y[i] = exp(x[i] * scale), x <= 0, as softmax evaluates it.  By exp, as above; for tests and benches. */
     void (*exp[2])(const mha_softmax *softmax, const float *x, float *y, size_t n);

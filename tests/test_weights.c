@@ -105,7 +105,36 @@ static void rises(const char *isa) {
     }
 }
 
+/* A block of scores so large that their reference is subtracted first, then one of small scores: the row's reference is
+ * still the large one.  Beside it rows that are small throughout. */
+static void large_then_small(const char *isa) {
+    static const float octaves[] = {0x1p19f, 0x1p20f, 0x1p21f, 0x1p30f, 3};
+    static const float laters[] = {0, 10, -10};
+    enum { BLOCK = 256, KEYS = 2 * BLOCK, N = 2 * (int)COUNT(octaves) };
+    static float keys[KEYS][TERMS], values[KEYS];
+    if (!isa_has_bf16(isa)) return;
+    memset(q, 0, sizeof q);
+    for (int row = 0; row < N; row++) q[row][0] = row % 2 == 0 ? octaves[row / 2] : -octaves[row / 2], q[row][1] = 1;
+    for (size_t i = 0; i < COUNT(laters); i++) {
+        for (int k = 0; k < KEYS; k++) {
+            keys[k][0] = k < BLOCK ? 1 : 0;
+            keys[k][1] = k < BLOCK ? 0 : laters[i];
+            values[k] = k < BLOCK ? 0.25f : 0.75f;
+        }
+        for (mha_exp exp = MHA_EXP_SLEEF; exp <= MHA_EXP_FUSED; exp++) {
+            attend(isa, exp, keys[0], values, KEYS, N);
+            for (int row = 0; row < N; row++) {
+                const double first = q[row][0], second = laters[i], w = 1 / (1 + exp2(first - second));
+                const double wanted = 0.25 + 0.5 * w;
+                if (!(fabs(out[row] - wanted) <= 0x1p-8))
+                    fail_msg("isa %s exp %s: after scores of %g octaves, scores of %g: out is %g, wanted %g", isa,
+                             exp_name(exp), first, second, out[row], wanted);
+            }
+        }
+    }
+}
+
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(each_fraction), ISA_TEST(rises)};
+    static const isa_test tests[] = {ISA_TEST(each_fraction), ISA_TEST(rises), ISA_TEST(large_then_small)};
     return isa_tests_run(tests, COUNT(tests));
 }

@@ -171,7 +171,7 @@ V_INLINE void multiply_tiles(gemm_call *call, const product *p, int row_tiles, i
     tile_fence();
 }
 
-static void in_place(const gemm_call *call, product *p, int64_t row, int64_t k) {
+static void read_in_place(const gemm_call *call, product *p, int64_t row, int64_t k) {
     const mha_gemm *gemm = call->gemm;
     p->x_row = gemm->x_stride * (int64_t)sizeof(uint16_t);
     p->x = (const char *)gemm->x + (call->row0 + row) * p->x_row + k * (int64_t)sizeof(float);
@@ -179,7 +179,7 @@ static void in_place(const gemm_call *call, product *p, int64_t row, int64_t k) 
     p->x_second = TILE_ROWS * p->x_row;
 }
 
-static void packed(const gemm_call *call, product *p, int64_t tile, int64_t k) {
+static void read_packed(const gemm_call *call, product *p, int64_t tile, int64_t k) {
     const int64_t tile_bytes = TILE * (int64_t)sizeof(float), steps = call->x_depth / TILE_FLOATS;
     p->x = (const char *)call->x + (tile * steps + (k - call->k0) / TILE_FLOATS) * tile_bytes;
     p->x_row = TILE_BYTES;
@@ -197,8 +197,8 @@ static void multiply_slice(gemm_call *call, int64_t out, int64_t k, int64_t dept
                  .depth = depth,
                  .lanes = panel_lanes(out, gemm->out)};
     for (int64_t t = 0; t < call->row_tiles; t += 2, sums += Y_TILE) {
-        if (t * TILE_ROWS < call->in_place) in_place(call, &p, t * TILE_ROWS, k);
-        else packed(call, &p, t - call->in_place / TILE_ROWS, k);
+        if (t * TILE_ROWS < call->in_place) read_in_place(call, &p, t * TILE_ROWS, k);
+        else read_packed(call, &p, t - call->in_place / TILE_ROWS, k);
         p.from = k > 0 ? sums : NULL;
         p.to = last ? call->y + call->turn * Y_TILE : sums;
         const bool two = t + 1 < call->row_tiles;
@@ -218,7 +218,7 @@ static void fetch_slice(gemm_call *call, int64_t out, int64_t k, int64_t end, in
     const int64_t depth = smaller(call->depth, end - k);
     const int64_t lines = depth * panel_lanes(out, gemm->out) * (int64_t)sizeof(float) / LINE_BYTES;
     const int64_t place_lines = lines / FETCH_PLACES;
-    /* One tile of rows has no time to, unless it waits for DRAM. */
+    /* 32 rows have no time to, unless they wait for DRAM. */
     const bool worth = gemm->level == MHA_DRAM || (gemm->level == MHA_SLOW_CACHE && call->row_tiles > 2);
     call->fetch = (slice_fetch){.line = (uintptr_t)weights_at(gemm, call->units, out, k),
                                 .left = worth ? place_lines * FETCH_PLACES : 0,
@@ -268,7 +268,7 @@ static int64_t rows_in_place(const mha_gemm *gemm, int64_t rows) {
 static void K(gemm)(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t out0, int64_t out1, float *scratch) {
     const int64_t units = step_units(gemm->in), tiles = (row1 - row0 + TILE_ROWS - 1) / TILE_ROWS;
     const int64_t in_place = rows_in_place(gemm, row1 - row0), packed = tiles - in_place / TILE_ROWS;
-    const int64_t room = packed > 0 ? GEMM_X_FLOATS / (packed * TILE_ROWS * gemm->x_parts) : units;
+    const int64_t room = packed > 0 ? GEMM_X_FLOATS / (packed * TILE_ROWS * gemm->x_parts) : INT32_MAX;
     const int64_t pairs = (tiles + 1) / 2;
     const int64_t most = mha_most_parts(gemm);
     const bool once = most == 1 && pairs == 1; /* nothing meets a slice of W again */

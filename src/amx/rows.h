@@ -1,5 +1,6 @@
-/* The tile paths by AMX: operands in bf16, or in two parts of it.  Unlike in src/simd, QUERIES ARE ROWS: Q and the weights of softmax are A operands, whose
- * rows lie in memory as they are needed, and a vector of scores is packed into 16-bit weights as it lies.
+/* The tile paths by AMX: operands in bf16, or in two parts of it.  Unlike in src/simd, QUERIES ARE ROWS: Q and the weights
+ * of softmax are A operands, whose rows lie in memory as they are needed, and a vector of scores is packed into 16-bit
+ * weights as it lies.
  *
  *     S [rows][STEP_KEYS]        = Q [rows][head_dim]   K^T [head_dim / 2][keys][2]
  *     O [rows][v_head_dim + 16] += P [rows][STEP_KEYS]  V   [keys / 2][v_head_dim + 16][2]
@@ -10,8 +11,8 @@
  *     k  [keys / 16][head_dim / 32]           v  [keys / 32][v_head_dim / 16]
  *     p  [rows / 16][BLOCK_KEYS / 32]         s  [rows][STEP_KEYS], not in tiles
  *
- * with dimensions rounded up; what is beyond the last is zero.  Of q, k, v and p further parts follow.  Behind V stands a column of ones, so that the last tile
- * of O sums the very weights that multiply V. */
+ * with dimensions rounded up; what is beyond the last is zero.  Of q, k, v and p further parts follow.  Behind V stands
+ * a column of ones, so that the last tile of O sums the very weights that multiply V. */
 #ifndef MHA_AMX_ROWS_H
 #define MHA_AMX_ROWS_H
 

@@ -4,7 +4,7 @@
  *
  *     S(0)   P(0) S(1)   P(1) S(2)   P(2) S(3)   P(3) S'(0) PV   P'(0) S'(1) ...
  *
- * One S is enough, since P(i) has read S(i) before S(i + 1) is written; and one P. */
+ * One S is enough, since P(i) has read S(i) before S(i + 1) is written; and one P, which PV has read before P'(0). */
 #ifndef MHA_AMX_ROWS_BLOCK_H
 #define MHA_AMX_ROWS_BLOCK_H
 
@@ -24,7 +24,7 @@ typedef struct rows_update {
     bool finite_values;
     float at_zero[ROWS]; /* of the step's tile, as what follows */
     bool finite;         /* its products are */
-    bool bounded;        /* and so are its scores, and so small that words cannot wrap */
+    bool bounded;        /* and so are its scores; they and its references are so small that words cannot wrap */
     bool fresh;          /* it has no O yet */
     int32_t waiting;     /* first key whose weights have not met V */
 } rows_update;
@@ -266,7 +266,7 @@ static void weigh_step(rows_update *u, const step *now, const step *next) {
     if (words && !u->bounded) shift_scores(w, now->tile, u->s, now->keys);
     if (words) weigh_words(u, now, next);
     else if (!w->fused) weights_by_exp(w, now->tile, u->s, now->keys, w->parts, false, p);
-    else weights_by_exp(w, now->tile, u->s, now->keys, 2, true, p);
+    else weights_by_exp(w, now->tile, u->s, now->keys, 2, true, p); /* of one part there are words */
     if (any_bad) put_bad_weights(p, now, bad);
 }
 
@@ -277,15 +277,18 @@ static void open_tile(rows_update *u, const step *first) {
     const int64_t q_end = u->weigher.parts * q_floats(tile->lanes, head_dim);
     const int64_t k_end = u->weigher.parts * k_floats(head_dim);
     const float products = tile->q[q_end] * u->block->packed_k[k_end] * (float)head_dim; /* at most */
-    uint64_t empty = 0xffff;
+    uint64_t empty = 0xffff, unshifted = 0xffff;
     for (int32_t row = 0; row < tile->lanes; row += V_LANES) {
-        v_store(u->at_zero + row, words_at_zero(&u->weigher, v_load(tile->max + row)));
+        const vf reference = v_load(tile->max + row); /* of a block before, whose scores may have been larger */
+        v_store(u->at_zero + row, words_at_zero(&u->weigher, reference));
+        unshifted &= v_equal(shifts(&u->weigher, reference), v_zero());
         empty &= v_equal(v_load(tile->sum + row), v_zero());
     }
     u->fresh = empty == 0xffff;
     u->waiting = first->key;
     u->finite = products < 0x1p100f;
-    u->bounded = u->finite && tile->bias == NULL && softmax->cap == 0 && products * softmax->exp_hi < MOST_OCTAVES / 2;
+    u->bounded = u->finite && unshifted == 0xffff && tile->bias == NULL && softmax->cap == 0 &&
+                 products * softmax->exp_hi < MOST_OCTAVES / 2;
 }
 
 /* The sums of O's last column, relative to the reference. */

@@ -10,7 +10,7 @@
 
 #undef MHA_ISA
 #define MHA_ISA amx
-/* A product is 32 rows by up to two vectors of lanes, 32 bf16 deep. */
+/* Weights are packed in panels of two vectors of outputs; products are 32 bf16 deep. */
 #define PANEL        32
 #define TILE_VECTORS 2
 #define KEY_STEP     32
