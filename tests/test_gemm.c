@@ -202,6 +202,13 @@ static void inputs(const char *isa) {
     }
 }
 
+/* More inputs than are packed of so many rows at a time. */
+static void many_inputs(const char *isa) {
+    static const gemm_case cases[] = {{65, 35, 701, true, 1, GUARD_END, 0, 0, 0, 0, 0},
+                                      {200, 70, 1101, true, 0, GUARD_END, 0, 0, 0, 0, 0}};
+    for (size_t i = 0; i < COUNT(cases); i++) check_product(isa, cases[i]);
+}
+
 /* More panels than a group has; narrow last ones. */
 static void groups(const char *isa) {
     static const int16_t outs[] = {384, 385, 433, 800};
@@ -248,7 +255,8 @@ static void not_finite(const char *isa) {
 }
 
 int main(void) {
-    static const isa_test tests[] = {
-        ISA_TEST(rows), {"outputs", outputs_, false}, ISA_TEST(inputs), ISA_TEST(groups), ISA_TEST(not_finite)};
+    static const isa_test tests[] = {ISA_TEST(rows),   {"outputs", outputs_, false},
+                                     ISA_TEST(inputs), ISA_TEST(many_inputs),
+                                     ISA_TEST(groups), ISA_TEST(not_finite)};
     return isa_tests_run(tests, COUNT(tests));
 }
