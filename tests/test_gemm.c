@@ -207,6 +207,9 @@ static void many_inputs(const char *isa) {
     static const gemm_case cases[] = {{65, 35, 701, true, 1, GUARD_END, 0, 0, 0, 0, 0},
                                       {200, 70, 1101, true, 0, GUARD_END, 0, 0, 0, 0, 0}};
     for (size_t i = 0; i < COUNT(cases); i++) check_product(isa, cases[i]);
+    /* Whole tiles, which AMX reads where they lie. */
+    const gemm_case whole = {70, 35, 576, true, 0, GUARD_END, MHA_BF16, MHA_BF16, MHA_F32, 1, 1};
+    if (isa_has_bf16(isa)) check_dtypes(isa, whole);
 }
 
 /* More panels than a group has; narrow last ones. */
