@@ -60,8 +60,8 @@ uint32_t mha_cpu_detect(void) {
     if (bit(b, 30)) features |= MHA_CPU_AVX512BW;
     if (bit(b, 31)) features |= MHA_CPU_AVX512VL;
     /* With VBMI, which every CPU with tiles has. */
-    const bool tiles = bit(c, 1) && bit(d, 22) && bit(d, 24) && (xcr0 & xcr0_tiles) == xcr0_tiles;
-    if (is_emulated() || (tiles && may_use_tiles())) features |= MHA_CPU_AMX;
+    const bool tiles = bit(c, 1) && bit(d, 22) && bit(d, 24) && (xcr0 & xcr0_tiles) == xcr0_tiles && may_use_tiles();
+    if (tiles || is_emulated()) features |= MHA_CPU_AMX;
     if (is_amd()) features |= MHA_CPU_AMD;
     if ((__get_cpuid_count(7, 1, &a, &b, &c, &d) && bit(a, 5)) || is_emulated()) features |= MHA_CPU_AVX512BF16;
     return features;

@@ -141,6 +141,7 @@ static void on_illegal(int signal, siginfo_t *info, void *context) {
         (void)rows_of(i.reg);
         memset(tile[i.reg], 0, sizeof tile[i.reg]);
         break;
+    case 0x4b11:                                  /* TILELOADDT1 */
     case 0x4b31: move(&i, true); break;           /* TILELOADD */
     case 0x4b21: move(&i, false); break;          /* TILESTORED */
     case 0x5c20: dot(i.reg, i.rm, i.vvvv); break; /* TDPBF16PS */
