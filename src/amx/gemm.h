@@ -12,6 +12,8 @@
 #ifndef MHA_AMX_GEMM_H
 #define MHA_AMX_GEMM_H
 
+#include "arith.h"
+
 enum {
     GEMM_X_FLOATS = MHA_GEMM_ROWS * GEMM_DEPTH,
     GEMM_SUM_FLOATS = MHA_GEMM_ROWS * 16 * TILE_LANES, /* of as many panels, or more if the rows are fewer */
@@ -19,8 +21,6 @@ enum {
     Y_TILE = 4 * TILE, /* 32 x 32: rows 0 to 15 by both vectors of lanes, then the others */
     GEMM_SCRATCH_FLOATS = GEMM_X_FLOATS + GEMM_SUM_FLOATS + 2 * Y_TILE,
 };
-
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* Lines of W still to be fetched, from FETCH_PLACES places in turn; of each part alike. */
 typedef struct slice_fetch {
@@ -104,12 +104,7 @@ V_INLINE void store_y(const gemm_call *call, const y_tile *tile, mha_dtype dtype
         const float *c = tile->c + (r / TILE_ROWS * 2 * TILE_ROWS + r % TILE_ROWS) * TILE_FLOATS;
         char *y = (char *)gemm->y + ((tile->row + r) * gemm->y_stride + tile->out) * mha_dtype_bytes(dtype);
         const vf first = v_add(v_load(c), bias[0]), second = v_add(v_load(c + TILE), bias[1]);
-        if (dtype == MHA_BF16 && outs >= 2 * V_LANES) {
-            _mm512_storeu_si512(y, v_halves(first, second));
-            continue;
-        }
-        store_elements_n(y, first, outs, dtype);
-        if (outs > V_LANES) store_elements_n(y + V_LANES * mha_dtype_bytes(dtype), second, outs - V_LANES, dtype);
+        store_columns(y, first, second, outs, dtype);
     }
 }
 
@@ -215,7 +210,7 @@ static void multiply_slice(gemm_call *call, int64_t out, int64_t k, int64_t dept
 /* The slice of a panel that begins at k is fetched during `times` steps of tiles. */
 static void fetch_slice(gemm_call *call, int64_t out, int64_t k, int64_t end, int64_t times) {
     const mha_gemm *gemm = call->gemm;
-    const int64_t depth = smaller(call->depth, end - k);
+    const int64_t depth = mha_min(call->depth, end - k);
     const int64_t lines = depth * panel_lanes(out, gemm->out) * (int64_t)sizeof(float) / LINE_BYTES;
     const int64_t place_lines = lines / FETCH_PLACES;
     /* 32 rows have no time to, unless they wait for DRAM. */
@@ -247,7 +242,7 @@ static void multiply_part(gemm_call *call, const gemm_part *part, const gemm_par
     float *sums = call->sums;
     for (int64_t out = part->out0; out < part->out1; out += TILE_LANES, sums += panel_sums)
         for (int64_t k = part->k0; k < part->k1; k += call->depth) {
-            const int64_t depth = smaller(call->depth, part->k1 - k), times = pairs * (depth / TILE_FLOATS);
+            const int64_t depth = mha_min(call->depth, part->k1 - k), times = pairs * (depth / TILE_FLOATS);
             const gemm_part *later = out + TILE_LANES < part->out1 ? part : next;
             call->fetch.left = 0;
             if (k + depth < part->k1) fetch_slice(call, out, k + depth, part->k1, times);
@@ -274,7 +269,7 @@ static void K(gemm)(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t ou
     const bool once = most == 1 && pairs == 1; /* nothing meets a slice of W again */
     const int64_t depth = step_depth(units, once ? units : GEMM_DEPTH / most / TILE_FLOATS * TILE_FLOATS);
     const int64_t x_depth = once ? step_depth(units, room / TILE_FLOATS * TILE_FLOATS)
-                                 : smaller(room / depth * depth, round_up(units, depth));
+                                 : mha_min(room / depth * depth, round_up(units, depth));
     gemm_call call = {.gemm = gemm,
                       .row0 = row0,
                       .rows = row1 - row0,
@@ -287,13 +282,13 @@ static void K(gemm)(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t ou
                       .sums = scratch + GEMM_X_FLOATS,
                       .y = scratch + GEMM_X_FLOATS + GEMM_SUM_FLOATS};
     const int64_t most_panels = x_depth < units ? GEMM_SUM_FLOATS / (pairs * Y_TILE) * TILE_LANES : out1 - out0;
-    gemm_part part = {out0, smaller(out1, out0 + most_panels), 0, smaller(x_depth, units)};
+    gemm_part part = {out0, mha_min(out1, out0 + most_panels), 0, mha_min(x_depth, units)};
     tiles_open();
     while (part.out0 < out1) {
         gemm_part next = part;
         next.k0 = part.k1 < units ? part.k1 : 0;
-        next.k1 = smaller(next.k0 + x_depth, units);
-        if (next.k0 == 0) next.out0 = part.out1, next.out1 = smaller(out1, part.out1 + most_panels);
+        next.k1 = mha_min(next.k0 + x_depth, units);
+        if (next.k0 == 0) next.out0 = part.out1, next.out1 = mha_min(out1, part.out1 + most_panels);
         if (part.out0 == out0 || x_depth < units) pack_x(&call, part.k0, part.k1 - part.k0);
         multiply_part(&call, &part, next.out0 < out1 ? &next : NULL);
         part = next;
@@ -301,12 +296,5 @@ static void K(gemm)(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t ou
     store_waiting(&call);
     tiles_close();
 }
-
-#define GEMM                                                                                                           \
-    {.panel = TILE_LANES,                                                                                              \
-     .packed_bytes = K(packed_weight_bytes),                                                                           \
-     .pack = K(pack_weights),                                                                                          \
-     .scratch_floats = GEMM_SCRATCH_FLOATS,                                                                            \
-     .multiply = K(gemm)}
 
 #endif

@@ -124,6 +124,16 @@ static void K(rows_load_bias)(const mha_tile *tile, const float *const rows[], f
         for (int32_t k = tile->begin; k < tile->end; k++) bias[bias_at(tile->lanes, r, k)] = 0;
 }
 
+/* The first min(n, 32) of 32 columns, 0 < n. */
+V_INLINE void store_columns(char *p, vf first, vf second, int64_t n, mha_dtype dtype) {
+    if (dtype == MHA_BF16 && n >= 2 * V_LANES) {
+        _mm512_storeu_si512(p, v_halves(first, second));
+        return;
+    }
+    store_elements_n(p, first, n, dtype);
+    if (n > V_LANES) store_elements_n(p + V_LANES * mha_dtype_bytes(dtype), second, n - V_LANES, dtype);
+}
+
 /* 32 columns from d on; a row without keys has a sum of 0, and may have no O. */
 V_INLINE void finish_columns(const mha_tile *tile, int32_t r, int64_t tiles, int32_t d, float factor, vf o[2]) {
     for (int i = 0; i < 2; i++) {
@@ -141,13 +151,7 @@ V_INLINE void finish_rows(const mha_tile *tile, void *const rows[], mha_dtype dt
         for (int32_t d = 0; d < v_head_dim; d += 2 * TILE_FLOATS) {
             vf o[2];
             finish_columns(tile, r, tiles, d, factor, o);
-            const int32_t left = v_head_dim - d;
-            if (dtype == MHA_BF16 && left >= 2 * TILE_FLOATS) {
-                _mm512_storeu_si512(row + d * bytes, v_halves(o[0], o[1]));
-                continue;
-            }
-            store_elements_n(row + d * bytes, o[0], left, dtype);
-            if (left > TILE_FLOATS) store_elements_n(row + (d + TILE_FLOATS) * bytes, o[1], left - TILE_FLOATS, dtype);
+            store_columns(row + d * bytes, o[0], o[1], v_head_dim - d, dtype);
         }
     }
 }

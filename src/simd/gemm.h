@@ -195,14 +195,6 @@ static gemm_block gemm_block_of(const mha_gemm *gemm, int64_t row0, int64_t row1
                         .slice = scratch + GEMM_X_FLOATS + GEMM_SUM_FLOATS};
 }
 
-/* Of a row of kernels.inc. */
-#define GEMM                                                                                                           \
-    {.panel = TILE_LANES,                                                                                              \
-     .packed_bytes = K(packed_weight_bytes),                                                                           \
-     .pack = K(pack_weights),                                                                                          \
-     .scratch_floats = GEMM_SCRATCH_FLOATS,                                                                            \
-     .multiply = K(gemm)}
-
 static void gemm_many(const gemm_block *block, int64_t out0, int64_t out1) {
     const gemm_slices first = slices_at(block, out0, out1, 0);
     for (int64_t row = block->row0; row < block->row1; row += STEP) pack_x(block, row, &first);

@@ -42,4 +42,12 @@ static void K(pack_weights)(const void *weight, mha_dtype dtype, int parts, int6
         V_WITH_DTYPE(dtype, pack_weight_panels(weight, T, part, stride, out, in, packed));
 }
 
+/* Of a row of kernels.inc, whose GEMM defines GEMM_SCRATCH_FLOATS and K(gemm). */
+#define GEMM                                                                                                           \
+    {.panel = TILE_LANES,                                                                                              \
+     .packed_bytes = K(packed_weight_bytes),                                                                           \
+     .pack = K(pack_weights),                                                                                          \
+     .scratch_floats = GEMM_SCRATCH_FLOATS,                                                                            \
+     .multiply = K(gemm)}
+
 #endif
