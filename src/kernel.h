@@ -21,9 +21,7 @@ enum {
     MHA_MAX_LANES = 64,  /* so that a key's lanes fit a bit mask */
     MHA_MAX_SPLITS = 64, /* KV splits of a head */
     MHA_MAX_BLOCK_KEYS = 256,
-    MHA_GEMM_ROWS = 256, /* most rows of one GEMM call */
-    MHA_GEMM_PANELS = 8, /* of weights: in a task of several blocks of rows, and in a step beside MHA_GEMM_ROWS rows */
-    MHA_ALIGN = 64,      /* of all memory the driver hands to kernels, in bytes */
+    MHA_ALIGN = 64, /* of all memory the driver hands to kernels, in bytes */
 };
 
 /* Constants of softmax, fixed per call.  The kernels keep scores as products leave them, s = (q * q_factor) . k; with a
@@ -160,12 +158,14 @@ static inline int mha_most_parts(const mha_gemm *gemm) {
 }
 
 typedef struct mha_gemm_kernels {
-    int32_t panel; /* outputs are packed, and tasks cut, in multiples of this */
+    int32_t panel;      /* outputs are packed, and tasks cut, in multiples of this */
+    int32_t max_rows;   /* of a call */
+    int32_t max_panels; /* of a task, if there are several blocks of rows: the next one meets the same weights again */
     size_t (*packed_bytes)(int64_t out, int64_t in, mha_dtype dtype, int parts);
     /* Elements keep their dtype, or become parts in bf16. */
     void (*pack)(const void *weight, mha_dtype dtype, int parts, int64_t stride, int64_t out, int64_t in, void *packed);
     size_t scratch_floats;
-    /* Rows [row0, row1), one to MHA_GEMM_ROWS, by outputs [out0, out1): multiples of panel, but out1 may be `out`. */
+    /* Rows [row0, row1), one to max_rows, by outputs [out0, out1): multiples of panel, but out1 may be `out`. */
     void (*multiply)(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t out0, int64_t out1, float *scratch);
 } mha_gemm_kernels;
 

@@ -14,8 +14,8 @@ static bool is_one_matrix(const mha_rows_view *view, int64_t tokens) {
 }
 
 /* Rows of a task: even, and as many as leave enough tasks. */
-static int64_t row_step(int64_t rows, int64_t wanted) {
-    const int64_t fewest = mha_max(1, mha_ceil_div(rows, MHA_GEMM_ROWS));
+static int64_t row_step(int64_t rows, int64_t most, int64_t wanted) {
+    const int64_t fewest = mha_max(1, mha_ceil_div(rows, most));
     const int64_t blocks = mha_max(fewest, mha_min(wanted, rows / LEAST_ROWS));
     return mha_max(1, mha_ceil_div(mha_ceil_div(rows, blocks), ROW_UNIT)) * ROW_UNIT;
 }
@@ -39,10 +39,10 @@ mha_projection mha_projection_cut(const mha_gemm_kernels *kernels, const mha_gem
     const int64_t panels = mha_max(1, weight->out / kernels->panel); /* whole ones: the last may be short */
     const int64_t wanted = n_workers > 1 ? (int64_t)n_workers * MHA_TASKS_PER_WORKER : 1;
     const int64_t items = mha_max(1, p.items);
-    p.row_step = row_step(p.rows, mha_ceil_div(mha_ceil_div(wanted, items), panels));
+    p.row_step = row_step(p.rows, kernels->max_rows, mha_ceil_div(mha_ceil_div(wanted, items), panels));
     p.row_tasks = mha_ceil_div(p.rows, p.row_step);
     const int64_t row_blocks = items * mha_max(1, p.row_tasks);
-    const int64_t most = row_blocks > 1 ? MHA_GEMM_PANELS : panels; /* the next block of rows meets them again */
+    const int64_t most = row_blocks > 1 ? kernels->max_panels : panels;
     const int64_t task_panels = mha_max(1, mha_min(most, panels / mha_ceil_div(wanted, row_blocks)));
     p.out_step = task_panels * kernels->panel;
     p.tasks = p.items * p.row_tasks * mha_ceil_div(weight->out, p.out_step);

@@ -109,6 +109,7 @@ typedef struct gemm_case {
     mha_level level;
     mha_dtype x, w;
     int vectors; /* of a panel */
+    int32_t max_rows, max_panels;
 } gemm_case;
 
 /* lanes: floats that a term of a panel takes.  All whole panels but for the first step.  Places lose what a whole
@@ -119,7 +120,7 @@ static void allow_few(areas *all, const gemm_case *c, const float *w, int64_t la
                       : lanes > LINE / 2 ? 2
                                          : 3; /* by terms that share a line; 6 lanes or more */
     for (int64_t p = 0; p < c->panels; p++, w += lanes * c->in) {
-        const int64_t begin = p < MHA_GEMM_PANELS ? first : 0;
+        const int64_t begin = p < c->max_panels ? first : 0;
         if (begin > 64) /* the first step's own terms are not fetched: 64 or more */
             allow(all, (area){"later inputs", w + 64 * lanes, 1, (begin - 64) * lanes, 0, 0, c->in > 256, times});
         allow(all, (area){"weights", w + begin * lanes, 1, (c->in - begin) * lanes, 0, .92, 1, times});
@@ -134,7 +135,7 @@ static void allow_few(areas *all, const gemm_case *c, const float *w, int64_t la
  * 5. */
 static void allow_many(areas *all, const gemm_case *c, const float *x, int64_t stride, const float *w, int64_t lanes,
                        int64_t first) {
-    const int64_t group = MHA_GEMM_ROWS / c->rows * MHA_GEMM_PANELS, groups = (c->panels + group) / group;
+    const int64_t group = c->max_rows / c->rows * c->max_panels, groups = (c->panels + group) / group;
     const int64_t vector = lanes * in_a_float(c->w) / c->vectors, per = in_a_float(c->x), in = (c->in + per - 1) / per;
     const int64_t narrow = (c->more + vector - 1) / vector * vector * c->in / in_a_float(c->w);
     const int twice = 2 * (int)(per * groups), times = c->rows < 32 ? 3 * (int)in_a_float(c->w) : OFTEN;
@@ -210,7 +211,8 @@ static void gemm(const char *isa) {
         const int8_t *n = panels[i % COUNT(panels)];
         gemm_case c = {.rows = rows[i / COUNT(panels) / COUNT(ins)], .in = ins[i / COUNT(panels) % COUNT(ins)]};
         if (c.rows * c.in > 256 * 128) continue; /* an emulator would need long */
-        c.panels = n[0], c.more = n[1], c.vectors = 3;
+        c.panels = n[0], c.more = n[1], c.vectors = 3, c.max_rows = kernels->max_rows,
+        c.max_panels = kernels->max_panels;
         c.in = (c.in + step - 1) / step * step;
         for (; c.level <= MHA_DRAM; c.level++)
             for (c.x = MHA_F32; c.x <= last; c.x++)

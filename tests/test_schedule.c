@@ -24,7 +24,7 @@ static const double WORTHWHILE = 0.04; /* of the work; plan.c lets packing cost 
 static struct {
     int64_t cost, pack_lanes; /* of the running task */
     int64_t pairs;            /* of a row and a key it sees, in all tasks */
-    int64_t panel;            /* of a product's outputs */
+    int64_t panel, max_rows;  /* of a product's outputs; of its calls */
 } count;
 
 /* ---- kernels that count ---- */
@@ -57,7 +57,7 @@ static void count_finish(const mha_tile *tile, void *const rows[], mha_dtype dty
 
 static void count_gemm(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t out0, int64_t out1, float *scratch) {
     (void)scratch;
-    if (row0 < 0 || row0 >= row1 || row1 - row0 > MHA_GEMM_ROWS || row0 % 8 != 0)
+    if (row0 < 0 || row0 >= row1 || row1 - row0 > count.max_rows || row0 % 8 != 0)
         fail_msg("rows [%d, %d) of a product: not what kernel.h allows", (int)row0, (int)row1);
     if (out0 < 0 || out0 >= out1 || out0 % count.panel != 0 || (out1 % count.panel != 0 && out1 != gemm->out))
         fail_msg("outputs [%d, %d) of a product: not what kernel.h allows", (int)out0, (int)out1);
@@ -261,9 +261,10 @@ static void check_products(const char *what, const char *isa, size_t i) {
     static tasks t;
     static float some[8];
     const product *c = &products[i];
-    mha_gemm_kernels kernels = kernels_of(isa)->gemm;
+    mha_gemm_kernels kernels = *gemm_kernels_of(isa);
     kernels.multiply = count_gemm;
     count.panel = kernels.panel;
+    count.max_rows = kernels.max_rows;
     for (size_t n = 1; n <= MOST_WORKERS; n = next_workers(n)) {
         pieces p = {0, 0};
         int64_t wanted = 0;
@@ -308,8 +309,8 @@ int main(void) {
     size_t n = 0;
     for (size_t i = 0; i < n_isas * CASES; i++) {
         const size_t c = i % CASES;
-        if (isa_has_bf16(isas[i / CASES].name)) continue;
         const bool attention = c < COUNT(shapes);
+        if (attention && isa_has_bf16(isas[i / CASES].name)) continue;
         unit *u = &units[i];
         *u = attention ? (unit){check_attention, isas[i / CASES].name, c, "", ""}
                        : (unit){check_products, isas[i / CASES].name, c - COUNT(shapes), "", ""};

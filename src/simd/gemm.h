@@ -16,13 +16,15 @@
 #define MHA_SIMD_GEMM_H
 
 enum {
-    GEMM_X_FLOATS = MHA_GEMM_ROWS * GEMM_DEPTH,
-    GEMM_SUM_FLOATS = MHA_GEMM_ROWS * MHA_GEMM_PANELS * TILE_LANES,
+    GEMM_MAX_ROWS = 256,
+    GEMM_MAX_PANELS = 8, /* also in a step beside GEMM_MAX_ROWS rows */
+    GEMM_X_FLOATS = GEMM_MAX_ROWS * GEMM_DEPTH,
+    GEMM_SUM_FLOATS = GEMM_MAX_ROWS * GEMM_MAX_PANELS * TILE_LANES,
     GEMM_SLICE_FLOATS = UNIT == 1 ? GEMM_DEPTH * TILE_LANES : 0, /* pairs of bf16 are multiplied as they are */
     GEMM_SCRATCH_FLOATS = GEMM_X_FLOATS + GEMM_SUM_FLOATS + GEMM_SLICE_FLOATS,
 };
 
-_Static_assert(MHA_GEMM_ROWS % STEP == 0, "row blocks are whole panels and vectors");
+_Static_assert(GEMM_MAX_ROWS % STEP == 0, "row blocks are whole panels and vectors");
 _Static_assert(GEMM_DEPTH % FETCH_TERMS == 0, "a step has at most GEMM_DEPTH inputs, in groups of FETCH_TERMS");
 _Static_assert(UNIT == 1 || GEMM_DEPTH / 3 >= FETCH_TERMS, "all parts of X have a step that long");
 
@@ -48,7 +50,7 @@ typedef struct gemm_slices {
  * are equal but for FETCH_TERMS: a short last one would leave no time to fetch what follows it.  All parts of X, or
  * of W, take GEMM_DEPTH together. */
 static gemm_slices slices_at(const gemm_block *block, int64_t out0, int64_t out1, int64_t step) {
-    const int64_t panels = (block->few ? 1 : MHA_GEMM_ROWS / block->rows) * MHA_GEMM_PANELS, left = out1 - out0;
+    const int64_t panels = (block->few ? 1 : GEMM_MAX_ROWS / block->rows) * GEMM_MAX_PANELS, left = out1 - out0;
     const int64_t in = block->in, most = GEMM_DEPTH / block->most_parts / FETCH_TERMS * FETCH_TERMS;
     const int64_t steps = (in - 1) / most + 1, groups = (in - 1) / FETCH_TERMS + 1;
     const int64_t k = groups * step / steps * FETCH_TERMS, end = groups * (step + 1) / steps * FETCH_TERMS;

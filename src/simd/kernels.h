@@ -23,7 +23,7 @@ _Static_assert(BLOCK_KEYS % STEP == 0 && BLOCK_KEYS % SCORE_KEYS == 0, "blocks a
 _Static_assert(STEP % V_LANES == 0 && STEP % PANEL == 0, "panels are vectors, or vectors are panels");
 _Static_assert((int)DECODE_ROWS <= (int)V_LANES, "a tile's maxima and what it shrinks by are a vector");
 _Static_assert(BLOCK_KEYS % FETCH_PLACES == 0, "places of a block are even");
-_Static_assert((int)MHA_GEMM_PANELS <= (int)FETCH_PLACES, "every panel of a group is a place");
+_Static_assert((int)GEMM_MAX_PANELS <= (int)FETCH_PLACES, "every panel of a group is a place");
 _Static_assert(MHA_MAX_SPLITS % V_LANES == 0, "weights of splits are whole vectors");
 
 const mha_kernels K(kernels) = {
