@@ -90,6 +90,7 @@ static void chunk_block(mha_chunk *chunk, int64_t key0) {
                           .packed_k = memory->packed_k,
                           .packed_v = memory->packed_v,
                           .keys = (int32_t)mha_min(plan->path->block_keys, chunk->last_key - key0),
+                          .block_keys = plan->path->block_keys,
                           .head_dim = (int32_t)args->head_dim,
                           .v_head_dim = (int32_t)args->v_head_dim,
                           .level = plan->level,

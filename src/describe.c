@@ -21,7 +21,7 @@ static const char *multiplied(const mha_plan *plan) {
 }
 
 static const char *path_name(const mha_plan *plan) {
-    if (plan->path == &plan->kernels->decode) return "decode";
+    if (plan->path == &plan->kernels->decode[0] || plan->path == &plan->kernels->decode[1]) return "decode";
     return plan->path == &plan->kernels->in_place ? "in-place" : "tile";
 }
 

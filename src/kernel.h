@@ -66,7 +66,8 @@ typedef struct mha_kv_block {
     int64_t k_stride, v_stride; /* between tokens */
     const float *packed_k;      /* as pack_keys and pack_values left them; not for a path that does not pack */
     const float *packed_v;
-    int32_t keys; /* valid ones; at most block_keys */
+    int32_t keys;       /* valid ones, at most: */
+    int32_t block_keys; /* the path's */
     int32_t head_dim, v_head_dim;
     mha_level level; /* where keys and values are read from */
     /* What a kernel may fetch meanwhile: paced once a call, a step before each product; or NULL.  A kernel that fetches
@@ -101,7 +102,8 @@ void mha_scores_visit(void *visitor, const mha_tile *tile, const float *s, mha_s
  * `tile`: many queries, in lanes; K and V are packed once per block and chunk of tiles.
  * `in_place`: the same for too few tiles to make up for packing; K and V, both f32, are read where they lie.  The same
  * bits.
- * `decode`: few queries; K and V are read where they lie, lanes run along head_dim. */
+ * `decode`: few queries; K and V are read where they lie, lanes run along head_dim.  Two of them, by whether K and V
+ * are both in half precision: what blocks have is fetched from many pages at a time, so these have more keys. */
 typedef struct mha_path {
     /* Called before the first and after the last of the other functions of a task; NULL: not needed. */
     void (*open)(void);
@@ -172,7 +174,7 @@ typedef struct mha_gemm_kernels {
 /* A row of kernels.inc. */
 typedef struct mha_kernels {
     const char *isa;
-    mha_path tile, in_place, decode;
+    mha_path tile, in_place, decode[2];
     int32_t in_place_tiles; /* chunks of up to so many tiles take in_place */
     mha_gemm_kernels gemm;
 

@@ -367,7 +367,8 @@ static void block_at_level(const mha_softmax *softmax, const mha_kv_block *block
                            int exp) {
     mha_kv_block moved = *block;
     moved.level = decode_level;
-    decode_kernels->decode.block[exp](softmax, &moved, tiles, n, s);
+    decode_kernels->decode[mha_is_half(block->k_dtype) && mha_is_half(block->v_dtype)].block[exp](softmax, &moved,
+                                                                                                  tiles, n, s);
 }
 
 static void block_sleef(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n, float *s) {
@@ -383,8 +384,10 @@ static void check_levels(const char *who, const mha_context *context, problem *p
     struct mha_context forced = *context;
     forced.choice.kernels = &kernels;
     decode_kernels = context->choice.kernels;
-    kernels.decode.block[0] = block_sleef;
-    kernels.decode.block[1] = block_fused;
+    for (int halves = 0; halves < 2; halves++) {
+        kernels.decode[halves].block[0] = block_sleef;
+        kernels.decode[halves].block[1] = block_fused;
+    }
     outputs wanted = problem_run(p, context, NULL);
     for (int level = MHA_FAST_CACHE; level <= MHA_DRAM; level++) {
         decode_level = (mha_level)level;

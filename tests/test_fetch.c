@@ -273,20 +273,23 @@ static const void *take_rows(int64_t keys, int64_t gap, const void **next) {
     return first;
 }
 
-static void check_decode(const char *isa, const decode_case *c, mha_dtype dtype, int32_t seen, int32_t next_keys,
-                         mha_level level) {
+/* seen, next_keys: in halves of a block, less so many. */
+static void check_decode(const char *isa, const decode_case *c, mha_dtype dtype, int32_t halves_seen,
+                         int32_t next_halves, int32_t less, mha_level level) {
     static const float zeros[256];
     static const void *const rows[] = {zeros, zeros, zeros, zeros};
     const mha_kernels *kernels = recording_of(isa);
-    const mha_path *path = &kernels->decode;
+    const mha_path *path = &kernels->decode[mha_is_half(dtype)];
     const mha_softmax softmax = {
         .q_factor = 1, .scale = 1, .bias_scale = 1, .exp_hi = 1.4427f, .exp_lo = 0, .exp_floor = -87};
     const int64_t keys = path->block_keys, per = in_a_float(dtype);
+    const int32_t seen = halves_seen * path->block_keys / 2, next_keys = next_halves * path->block_keys / 2 - less;
     areas all = {.n = 0};
     snprintf(all.who, sizeof all.who, "isa %s: decode dims %d, %d rows %d, %d, %d seen %d next keys %d level %d %d",
              isa, c->head_dim, c->v_head_dim, c->rows[0], c->rows[1], c->rows[2], seen, next_keys, level, dtype);
     taken = 0;
     mha_kv_block block = {.keys = (int32_t)keys,
+                          .block_keys = (int32_t)keys,
                           .next_keys = next_keys,
                           .head_dim = c->head_dim,
                           .v_head_dim = c->v_head_dim,
@@ -317,12 +320,14 @@ static void check_decode(const char *isa, const decode_case *c, mha_dtype dtype,
 }
 
 static void decode(const char *isa) {
-    const int32_t keys = recording_of(isa)->decode.block_keys, next_keys[] = {keys, keys / 2, keys / 2 - 1, 0};
+    static const int32_t next_keys[][2] = {{2, 0}, {1, 0}, {1, 1}, {0, 0}};
     for (size_t i = 0; i < COUNT(decode_cases) * COUNT(next_keys) * 2; i++)
         for (int level = MHA_FAST_CACHE; level <= MHA_DRAM; level++)
-            for (mha_dtype dtype = MHA_F32; dtype <= MHA_BF16; dtype++)
-                check_decode(isa, &decode_cases[i / 2 / COUNT(next_keys)], dtype, i % 2 == 0 ? keys : keys / 2,
-                             next_keys[i / 2 % COUNT(next_keys)], (mha_level)level);
+            for (mha_dtype dtype = MHA_F32; dtype <= MHA_BF16; dtype++) {
+                const int32_t *next = next_keys[i / 2 % COUNT(next_keys)];
+                check_decode(isa, &decode_cases[i / 2 / COUNT(next_keys)], dtype, i % 2 == 0 ? 2 : 1, next[0], next[1],
+                             (mha_level)level);
+            }
 }
 
 int main(void) {

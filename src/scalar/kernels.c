@@ -266,7 +266,7 @@ const mha_kernels mha_kernels_f32_scalar = {
     .isa = "scalar",
     .tile = PATH,
     .in_place = PATH,
-    .decode = PATH,
+    .decode = {PATH, PATH},
     .gemm = {.panel = GEMM_PANEL,
              .max_rows = 256,
              .max_panels = 8,

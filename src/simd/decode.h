@@ -1,7 +1,7 @@
 /* The decode path: tiles of up to DECODE_ROWS query rows.  K and V are read where they lie; lanes run along head_dim.
  * Sizes in floats:
  *
- *     q [rows][head_dim, rounded up]    s [rows][BLOCK_KEYS]    o [rows][v_head_dim, rounded up]
+ *     q [rows][head_dim, rounded up]    s [rows][DECODE_KEYS]    o [rows][v_head_dim, rounded up]
  *
  * Lane i of a vector of scores holds a key that is i modulo V_LANES, so that a row's sums do not depend on where the
  * range of its tile begins. */
@@ -10,8 +10,8 @@
 
 enum {
     DECODE_ROWS = 4,
-    SCORE_KEYS = 4, /* side by side, as v_sum_rows takes them */
-    PLACE_ROWS = BLOCK_KEYS / FETCH_PLACES,
+    SCORE_KEYS = 4,               /* side by side, as v_sum_rows takes them */
+    DECODE_KEYS = 2 * BLOCK_KEYS, /* in a block of half precision; otherwise BLOCK_KEYS */
     ROWS_AHEAD = 8,
 };
 
@@ -21,7 +21,7 @@ static size_t K(decode_row_floats)(int32_t lanes, int32_t dim) {
     return (size_t)lanes * (size_t)round_up(dim, V_LANES);
 }
 
-static size_t K(decode_score_floats)(int32_t lanes) { return (size_t)lanes * BLOCK_KEYS; }
+static size_t K(decode_score_floats)(int32_t lanes) { return (size_t)lanes * DECODE_KEYS; }
 
 static void K(decode_load)(mha_tile *tile, const void *const rows[], mha_dtype dtype, int32_t head_dim,
                            int32_t v_head_dim, float q_factor) {
@@ -40,6 +40,7 @@ static void K(decode_load)(mha_tile *tile, const void *const rows[], mha_dtype d
 typedef struct row_fetch {
     uintptr_t block;            /* the next one */
     uint64_t stride, row_bytes; /* in bytes */
+    int32_t place_rows;         /* from a place to the next */
     int32_t passes;             /* of all tiles over a row: a call in so many fetches */
     int32_t wait;               /* calls until then */
     uintptr_t next;             /* to be fetched: */
@@ -47,11 +48,12 @@ typedef struct row_fetch {
     uint64_t line;              /* of each place; its first byte */
 } row_fetch;
 
-static row_fetch fetch_from_block(const void *block, mha_dtype dtype, int64_t stride, int32_t dim) {
+static row_fetch fetch_from_block(const void *block, int32_t keys, mha_dtype dtype, int64_t stride, int32_t dim) {
     const uint64_t bytes = (uint64_t)mha_dtype_bytes(dtype);
     return (row_fetch){.block = (uintptr_t)block,
                        .stride = (uint64_t)stride * bytes, /* of a single row it may be anything */
                        .row_bytes = (uint64_t)dim * bytes,
+                       .place_rows = keys / FETCH_PLACES,
                        .wait = 1,
                        .next = (uintptr_t)block};
 }
@@ -64,13 +66,14 @@ V_INLINE void fetch_next_block(row_fetch *f, int lines) {
     if (--f->wait > 0) return;
     f->wait = f->passes;
     V_UNROLL
-    for (int i = 0; i < lines; i++, f->next += PLACE_ROWS * f->stride) v_prefetch((const void *)f->next, 0);
+    for (int i = 0; i < lines; i++, f->next += (uint64_t)f->place_rows * f->stride)
+        v_prefetch((const void *)f->next, 0);
     f->place += lines;
     if (f->place < FETCH_PLACES) return;
     f->place = 0;
     f->line += LINE_BYTES;
     if (f->line >= f->row_bytes) f->line = 0, f->row++;
-    if (f->row == PLACE_ROWS) f->wait = INT32_MAX;
+    if (f->row == f->place_rows) f->wait = INT32_MAX;
     f->next = f->block + (uint64_t)f->row * f->stride + f->line;
 }
 
@@ -115,7 +118,7 @@ V_INLINE void score_keys(const void *const keys[SCORE_KEYS], mha_dtype dtype, mh
         if (d < head_dim)
             score_elements(keys, first, count, dtype, level, fetch, d, head_dim - d, q, stride, rows, sum);
     }
-    v_sum_rows(rows, sum, s, BLOCK_KEYS);
+    v_sum_rows(rows, sum, s, DECODE_KEYS);
 }
 
 /* S = Q K^T for keys [begin, end), from a multiple of SCORE_KEYS on. */
@@ -134,7 +137,7 @@ static void decode_cap(const mha_softmax *softmax, const mha_tile *tile, float *
     const vf cap = v_set1(softmax->cap);
     for (int32_t r = 0; r < tile->rows; r++)
         for (int32_t k = tile->begin; k < tile->end; k += V_LANES) {
-            float *at = &s[r * BLOCK_KEYS + k];
+            float *at = &s[r * DECODE_KEYS + k];
             const int32_t n = tile->end - k;
             v_store_n(at, v_tanh_sleef(v_mul(v_load_n(at, n), cap)), n);
         }
@@ -143,8 +146,8 @@ static void decode_cap(const mha_softmax *softmax, const mha_tile *tile, float *
 static void decode_modify(const mha_softmax *softmax, const mha_tile *tile, float *s) {
     for (int32_t r = 0; r < tile->rows; r++)
         for (int32_t k = tile->begin; k < tile->end; k++) {
-            float *at = &s[r * BLOCK_KEYS + k];
-            if (tile->bias != NULL) *at = *at * softmax->bias_scale + tile->bias[r * BLOCK_KEYS + k];
+            float *at = &s[r * DECODE_KEYS + k];
+            if (tile->bias != NULL) *at = *at * softmax->bias_scale + tile->bias[r * DECODE_KEYS + k];
             if (tile->excluded != NULL && (tile->excluded[k] >> r & 1) != 0) *at = -INFINITY;
         }
 }
@@ -152,8 +155,8 @@ static void decode_modify(const mha_softmax *softmax, const mha_tile *tile, floa
 /* -inf in the rest of the vectors that hold the scores. */
 static void decode_pad(const mha_tile *tile, float *s) {
     for (int32_t r = 0; r < tile->rows; r++) {
-        for (int32_t k = tile->begin / V_LANES * V_LANES; k < tile->begin; k++) s[r * BLOCK_KEYS + k] = -INFINITY;
-        for (int32_t k = tile->end; k < round_up(tile->end, V_LANES); k++) s[r * BLOCK_KEYS + k] = -INFINITY;
+        for (int32_t k = tile->begin / V_LANES * V_LANES; k < tile->begin; k++) s[r * DECODE_KEYS + k] = -INFINITY;
+        for (int32_t k = tile->end; k < round_up(tile->end, V_LANES); k++) s[r * DECODE_KEYS + k] = -INFINITY;
     }
 }
 
@@ -164,7 +167,7 @@ V_INLINE void decode_softmax(const mha_softmax *softmax, mha_tile *tile, bool fu
     const vf old = v_load_n(tile->max, rows);
     for (int32_t r = 0; r < rows; r++) {
         vf max = v_set1(tile->max[r]);
-        for (int32_t k = begin; k < end; k += V_LANES) max = v_max(v_load(s + r * BLOCK_KEYS + k), max);
+        for (int32_t k = begin; k < end; k += V_LANES) max = v_max(v_load(s + r * DECODE_KEYS + k), max);
         tile->max[r] = v_largest(max);
     }
     const vf max = v_load_n(tile->max, rows);
@@ -173,8 +176,8 @@ V_INLINE void decode_softmax(const mha_softmax *softmax, mha_tile *tile, bool fu
         const vf reference = finite_max(v_set1(tile->max[r]));
         vf sum = v_zero();
         for (int32_t k = begin; k < end; k += V_LANES) {
-            const vf p = softmax_exp(v_sub(v_load(s + r * BLOCK_KEYS + k), reference), softmax, fused);
-            v_store(s + r * BLOCK_KEYS + k, p);
+            const vf p = softmax_exp(v_sub(v_load(s + r * DECODE_KEYS + k), reference), softmax, fused);
+            v_store(s + r * DECODE_KEYS + k, p);
             sum = v_add(sum, p);
         }
         tile->sum[r] = tile->sum[r] * alpha[r] + v_sum(sum);
@@ -206,7 +209,7 @@ V_INLINE void value_columns(const mha_kv_block *block, mha_tile *tile, mha_dtype
             value[v] = load_elements_n(value_at(block, dtype, k, d + v * V_LANES), n, dtype);
         V_UNROLL
         for (int r = 0; r < rows; r++) {
-            const vf weight = v_set1(p[r * BLOCK_KEYS + k]);
+            const vf weight = v_set1(p[r * DECODE_KEYS + k]);
             V_UNROLL
             for (int v = 0; v < vectors; v++) c[r][v] = v_fma(weight, value[v], c[r][v]);
         }
@@ -242,7 +245,7 @@ static void decode_seen_values(const mha_kv_block *block, mha_tile *tile, const 
             vf c = v_zero();
             for (int32_t k = tile->begin; k < tile->end; k++)
                 if ((tile->excluded[k] >> r & 1) == 0)
-                    c = v_fma(v_set1(p[r * BLOCK_KEYS + k]),
+                    c = v_fma(v_set1(p[r * DECODE_KEYS + k]),
                               load_elements_n(value_at(block, block->v_dtype, k, d), n, block->v_dtype), c);
             v_store(o, v_fma(v_load(o), v_set1(alpha[r]), c));
         }
@@ -316,9 +319,10 @@ V_INLINE void decode_tile(const mha_softmax *softmax, const mha_kv_block *block,
 
 V_INLINE void decode_tiles(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n, bool fused,
                            float *s) {
-    row_fetch keys = fetch_from_block(block->next_k, block->k_dtype, block->k_stride, block->head_dim);
-    row_fetch values = fetch_from_block(block->next_v, block->v_dtype, block->v_stride, block->v_head_dim);
-    if (block->next_keys < BLOCK_KEYS / 2) keys.wait = values.wait = INT32_MAX; /* not worth a whole block's lines */
+    const int32_t most = block->block_keys;
+    row_fetch keys = fetch_from_block(block->next_k, most, block->k_dtype, block->k_stride, block->head_dim);
+    row_fetch values = fetch_from_block(block->next_v, most, block->v_dtype, block->v_stride, block->v_head_dim);
+    if (block->next_keys < most / 2) keys.wait = values.wait = INT32_MAX; /* not worth a whole block's lines */
     for (const mha_tile *tile = tiles; tile < tiles + n; tile++) {
         if (tile->begin == tile->end) continue;
         keys.passes++, values.passes++;
