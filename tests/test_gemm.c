@@ -222,7 +222,7 @@ static void groups(const char *isa) {
     const int64_t most = gemm_kernels_of(isa)->max_rows;
     const gemm_case many_rows[] = {{most, 433, 130, true, 1, GUARD_END, 0, 0, 0, 0, 0},
                                    {most, 560, 385, true, 0, GUARD_START, 0, 0, 0, 0, 0},
-                                   {most, 35, 1601, true, 0, GUARD_END, 0, 0, 0, 0, 0},
+                                   {most, 35, 701, true, 0, GUARD_END, 0, 0, 0, 0, 0},
                                    {100, 800, 130, true, 0, GUARD_END, 0, 0, 0, 0, 0},
                                    {65, 800, 257, false, 1, GUARD_END, 0, 0, 0, 0, 0}};
     for (size_t i = 0; i < (test_quick() ? 1 : COUNT(many_rows)); i++) check_product(isa, many_rows[i]);
