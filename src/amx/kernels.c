@@ -11,7 +11,7 @@
 #include "simd/weights.h"
 #include "gemm.h"
 
-_Static_assert(TILE_LANES == 32 && BLOCK_KEYS % KEY_STEP == 0, "two tiles of lanes, whole steps of keys");
+_Static_assert(TILE_LANES == 32 && BLOCK_KEYS % STEP_KEYS == 0, "two tiles of lanes, whole steps of keys");
 
 const mha_bf16_kernels K(kernels) = {
     .isa = MHA_TEXT(MHA_ISA),

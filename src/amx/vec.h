@@ -13,7 +13,6 @@
 /* Weights are packed in panels of two vectors of outputs; products are 32 bf16 deep. */
 #define PANEL        32
 #define TILE_VECTORS 2
-#define KEY_STEP     32
 #define HEAD_STEP    16
 #define BLOCK_KEYS   256
 #define GEMM_DEPTH   256

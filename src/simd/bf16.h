@@ -21,6 +21,6 @@ _Static_assert(IN_PLACE_TILES == 0, "rows in memory have no units of keys");
 
 const mha_bf16_kernels K(kernels) = {
     .isa = MHA_TEXT(MHA_ISA),
-    .tile = TILE_PATH(tile, tile_block_sleef, tile_block_fused, PACKS),
+    .tile = TILE_PATH(tile_block_sleef, tile_block_fused, PACKS),
     .gemm = GEMM,
 };

@@ -91,9 +91,9 @@ V_INLINE int64_t unit_at(int64_t u, int64_t lane, int64_t stride) {
     return (u / TERM * TERM + at / V_LANES) * stride + at % V_LANES;
 }
 
-/* Products take so many keys at a time, and so many units of head_dim. */
-#ifndef KEY_STEP
-#define KEY_STEP  (UNIT * TERM)
+/* Products take so many keys at a time, and so many units of head_dim: */
+#define KEY_STEP (UNIT * TERM)
+#ifndef HEAD_STEP
 #define HEAD_STEP TERM
 #endif
 

@@ -41,11 +41,11 @@ _Static_assert(MHA_MAX_SPLITS % V_LANES == 0, "weights of splits are whole vecto
 
 const mha_kernels K(kernels) = {
     .isa = MHA_TEXT(MHA_ISA),
-    .tile = TILE_PATH(tile, tile_block_sleef, tile_block_fused, PACKS),
+    .tile = TILE_PATH(tile_block_sleef, tile_block_fused, PACKS),
 #if IN_PLACE_TILES > 0
-    .in_place = TILE_PATH(tile, in_place_block_sleef, in_place_block_fused, .pack_keys = NULL),
+    .in_place = TILE_PATH(in_place_block_sleef, in_place_block_fused, .pack_keys = NULL),
 #else
-    .in_place = TILE_PATH(tile, tile_block_sleef, tile_block_fused, PACKS),
+    .in_place = TILE_PATH(tile_block_sleef, tile_block_fused, PACKS),
 #endif
     .in_place_tiles = IN_PLACE_TILES,
     .decode = {DECODE_PATH(BLOCK_KEYS), DECODE_PATH(DECODE_KEYS)},

@@ -42,7 +42,7 @@ static void K(pack_keys)(const mha_kv_block *block, float *packed) {
  * a time, or they push each other out of the first-level cache. */
 V_INLINE void pack_value_columns(const mha_kv_block *block, mha_dtype dtype, int64_t d, int n, float *packed) {
     const int64_t panel_stride = units_of(BLOCK_KEYS) * PANEL;
-    for (int64_t k = 0; k < block->keys; k += UNIT * TERM) {
+    for (int64_t k = 0; k < block->keys; k += KEY_STEP) {
         V_UNROLL
         for (int64_t i = d; i < d + n; i += V_LANES) {
             float *to = packed + i / PANEL * panel_stride + k / UNIT * PANEL + i % PANEL;

@@ -24,9 +24,8 @@ V_INLINE fma_rows value_rows(const mha_kv_block *block, int32_t d, int32_t begin
 }
 
 /* S = K Q^T for the panels that hold [begin, end), and the largest score of each row in it. */
-V_INLINE void multiply_keys(const mha_kv_block *block, const mha_tile *tile, int vectors, int parts, bool in_place,
-                            float *s, vf max[TILE_VECTORS]) {
-    (void)parts; /* one */
+V_INLINE void multiply_keys(const mha_kv_block *block, const mha_tile *tile, int vectors, bool in_place, float *s,
+                            vf max[TILE_VECTORS]) {
     const int lanes = vectors * V_LANES;
     V_UNROLL
     for (int v = 0; v < vectors; v++) max[v] = v_set1(-INFINITY);
@@ -56,9 +55,8 @@ V_INLINE fma_rows finite_rows(const fma_rows *a, int64_t n, float copy[]) {
 
 /* O = O alpha + V^T P.  The block's products are summed apart: rounding then grows with the roots of the block and of
  * the number of blocks, not of the length.  finite: values that are not count as zeros. */
-V_INLINE void accumulate_values(const mha_kv_block *block, mha_tile *tile, int vectors, int parts, bool in_place,
-                                bool finite, const float *p, const vf alpha[TILE_VECTORS]) {
-    (void)parts; /* one */
+V_INLINE void accumulate_values(const mha_kv_block *block, mha_tile *tile, int vectors, bool in_place, bool finite,
+                                const float *p, const vf alpha[TILE_VECTORS]) {
     const int lanes = vectors * V_LANES;
     const int32_t begin = tile->begin / KEY_STEP * KEY_STEP;
     const int64_t first = begin / UNIT, units = round_up(tile->end, KEY_STEP) / UNIT - first;

@@ -49,12 +49,9 @@ V_INLINE void pad_scores(const mha_tile *tile, int vectors, float *s) {
     for (int32_t i = tile->end * lanes; i < end * lanes; i += V_LANES) v_store(s + i, v_set1(-INFINITY));
 }
 
-/* Weights lie in the place of scores, in units; further parts of them behind the block's scores. */
-V_INLINE const float *weights_part(const float *s, int lanes, int part) { return s + part * BLOCK_KEYS * lanes; }
-
-/* P = exp((S - max) scale), in units, so many parts of it, in the place of S; updates max and sum; alpha is what the
- * old sum and output shrink by. */
-V_INLINE void online_softmax(const mha_softmax *softmax, mha_tile *tile, int vectors, int parts, bool fused, float *s,
+/* P = exp((S - max) scale), in units, in the place of S; updates max and sum; alpha is what the old sum and output
+ * shrink by. */
+V_INLINE void online_softmax(const mha_softmax *softmax, mha_tile *tile, int vectors, bool fused, float *s,
                              const vf block_max[TILE_VECTORS], vf alpha[TILE_VECTORS]) {
     const int lanes = vectors * V_LANES;
     vf reference[TILE_VECTORS], sum[TILE_VECTORS];
@@ -67,32 +64,29 @@ V_INLINE void online_softmax(const mha_softmax *softmax, mha_tile *tile, int vec
         sum[v] = v_zero();
     }
     pad_scores(tile, vectors, s);
-    for (int32_t k = tile->begin / KEY_STEP * KEY_STEP; k < round_up(tile->end, KEY_STEP); k += UNIT * TERM) {
+    for (int32_t k = tile->begin / KEY_STEP * KEY_STEP; k < round_up(tile->end, KEY_STEP); k += KEY_STEP) {
         V_UNROLL
         for (int v = 0; v < vectors; v++) {
             const float *at = s + k * lanes + v * V_LANES;
             float *to = s + k / UNIT * lanes + v * V_LANES;
-            vf weight[UNIT * TERM];
+            vf weight[KEY_STEP];
             V_UNROLL
-            for (int i = 0; i < UNIT * TERM; i++)
+            for (int i = 0; i < KEY_STEP; i++)
                 weight[i] = softmax_exp(v_sub(v_load(at + i * lanes), reference[v]), softmax, fused);
             if (UNIT == 1) {
                 v_store(to, weight[0]);
                 sum[v] = v_add(sum[v], weight[0]);
                 continue;
             }
+            vf p[TERM];
             V_UNROLL
-            for (int part = 0; part < parts; part++) {
-                vf p[TERM];
-                V_UNROLL
-                for (int t = 0; t < TERM; t++) {
-                    p[t] = v_pair(part_of(weight[UNIT * t], part), part_of(weight[UNIT * t + UNIT - 1], part));
-                    sum[v] = v_dot(p[t], v_set_pairs(ONES), sum[v]); /* of what multiplies V */
-                }
-                v_interleave(p);
-                V_UNROLL
-                for (int t = 0; t < TERM; t++) v_store((float *)weights_part(to, lanes, part) + t * lanes, p[t]);
+            for (int t = 0; t < TERM; t++) {
+                p[t] = v_pair(weight[UNIT * t], weight[UNIT * t + UNIT - 1]);
+                sum[v] = v_dot(p[t], v_set_pairs(ONES), sum[v]); /* of what multiplies V */
             }
+            v_interleave(p);
+            V_UNROLL
+            for (int t = 0; t < TERM; t++) v_store(to + t * lanes, p[t]);
         }
     }
     V_UNROLL

@@ -3,8 +3,8 @@
  *
  *     q [head_dim][lanes]    s [BLOCK_KEYS][lanes]    o [v_head_dim][lanes]       lanes: 1 to TILE_VECTORS vectors
  *
- * With units of two bf16, q is [parts][head_dim / 2] and the weights, which take the place of s, are [BLOCK_KEYS / 2],
- * and again for each further part; scores and o are f32. */
+ * With units of two bf16, q is [head_dim / 2] and the weights, which take the place of s, are [BLOCK_KEYS / 2]; scores
+ * and o are f32. */
 #ifndef MHA_SIMD_TILE_H
 #define MHA_SIMD_TILE_H
 
@@ -16,11 +16,7 @@ static size_t K(tile_o_floats)(int32_t lanes, int32_t v_head_dim) {
     return (size_t)lanes * (size_t)round_up(v_head_dim, STEP);
 }
 
-V_INLINE size_t score_floats(int32_t lanes, int parts) {
-    return (size_t)lanes * (size_t)(BLOCK_KEYS + (parts - 1) * (BLOCK_KEYS / UNIT));
-}
-
-static size_t K(tile_score_floats)(int32_t lanes) { return score_floats(lanes, 1); }
+static size_t K(tile_score_floats)(int32_t lanes) { return (size_t)lanes * BLOCK_KEYS; }
 
 /* Lane r of each vector: an element or unit of rows[r], times the factor. */
 V_INLINE void load_lanes(const mha_tile *tile, const void *const rows[], mha_dtype dtype, int part, int32_t elements,
@@ -32,21 +28,10 @@ V_INLINE void load_lanes(const mha_tile *tile, const void *const rows[], mha_dty
     }
 }
 
-V_INLINE void load_tile(mha_tile *tile, const void *const rows[], mha_dtype dtype, int parts, int32_t head_dim,
-                        int32_t v_head_dim, float q_factor) {
-    const size_t loaded = (size_t)(tile->lanes * term_units(head_dim)),
-                 floats = K(tile_q_floats)(tile->lanes, head_dim);
-    float *q = tile->q;
-    for (int part = 0; part < parts; part++, q += floats) {
-        load_lanes(tile, rows, dtype, part, head_dim, q_factor, q);
-        memset(q + loaded, 0, (floats - loaded) * sizeof(float));
-    }
-    memset(tile->o, 0, K(tile_o_floats)(tile->lanes, v_head_dim) * sizeof(float));
-}
-
 static void K(tile_load)(mha_tile *tile, const void *const rows[], mha_dtype dtype, int32_t head_dim,
                          int32_t v_head_dim, float q_factor) {
-    V_WITH_DTYPE(dtype, load_tile(tile, rows, T, 1, head_dim, v_head_dim, q_factor));
+    V_WITH_DTYPE(dtype, load_lanes(tile, rows, T, UNITS, head_dim, q_factor, tile->q));
+    memset(tile->o, 0, K(tile_o_floats)(tile->lanes, v_head_dim) * sizeof(float));
 }
 
 static void K(tile_load_bias)(const mha_tile *tile, const float *const rows[], float *bias, uint64_t *excluded) {
@@ -58,7 +43,7 @@ static void K(tile_load_bias)(const mha_tile *tile, const float *const rows[], f
             excluded[k] |= v_equal(v_load(bias + k * tile->lanes + lane), lowest) << lane;
 }
 
-/* The weights of a key, out of its unit.  Later parts matter to none that is multiplied by what is not finite. */
+/* The weights of a key, out of its unit. */
 V_INLINE vf load_weights(const float *p, int32_t k, int lanes) {
     float units[V_LANES];
     for (int i = 0; i < V_LANES; i++) units[i] = p[unit_at(k / UNIT, i, lanes)];
@@ -86,12 +71,12 @@ static void add_seen_values(const mha_kv_block *block, mha_tile *tile, const flo
 
 /* The same for values that are not all finite, some of them excluded: 0 * NaN is NaN.  What a row does not see changes
  * no bit of it, so the finite ones go the usual way. */
-static void accumulate_seen_values(const mha_kv_block *block, mha_tile *tile, int parts, bool in_place, const float *p,
+static void accumulate_seen_values(const mha_kv_block *block, mha_tile *tile, bool in_place, const float *p,
                                    const vf alpha[]) {
     switch (tile->lanes / V_LANES) {
-    case 1: accumulate_values(block, tile, 1, parts, in_place, true, p, alpha); break;
-    case 2: accumulate_values(block, tile, 2, parts, in_place, true, p, alpha); break;
-    default: accumulate_values(block, tile, TILE_VECTORS, parts, in_place, true, p, alpha); break;
+    case 1: accumulate_values(block, tile, 1, in_place, true, p, alpha); break;
+    case 2: accumulate_values(block, tile, 2, in_place, true, p, alpha); break;
+    default: accumulate_values(block, tile, TILE_VECTORS, in_place, true, p, alpha); break;
     }
     add_seen_values(block, tile, p);
 }
@@ -121,19 +106,18 @@ static bool values_finite(const mha_kv_block *block, int32_t begin, int32_t end)
 /* What is known of a block while its tiles go by. */
 typedef enum values_state { VALUES_UNKNOWN, VALUES_FINITE, VALUES_NOT_FINITE } values_state;
 
-/* Only tiles that exclude something ask, if only other keys of a step; and those of several parts, some of which are
- * 0. */
-V_INLINE bool must_skip_values(const mha_kv_block *block, const mha_tile *tile, int parts, values_state *values) {
+/* Only tiles that exclude something ask, if only other keys of a step. */
+V_INLINE bool must_skip_values(const mha_kv_block *block, const mha_tile *tile, values_state *values) {
     const bool part = tile->begin % KEY_STEP != 0 || (tile->end % KEY_STEP != 0 && tile->end < block->keys);
-    if (tile->excluded == NULL && !part && parts == 1) return false;
+    if (tile->excluded == NULL && !part) return false;
     if (*values == VALUES_UNKNOWN) *values = values_finite(block, 0, block->keys) ? VALUES_FINITE : VALUES_NOT_FINITE;
     return *values == VALUES_NOT_FINITE;
 }
 
-V_INLINE void update_tile(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tile, int vectors, int parts,
+V_INLINE void update_tile(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tile, int vectors,
                           bool in_place, bool fused, values_state *values, float *s) {
     vf max[TILE_VECTORS], alpha[TILE_VECTORS];
-    multiply_keys(block, tile, vectors, parts, in_place, s, max);
+    multiply_keys(block, tile, vectors, in_place, s, max);
     mha_phase_end(MHA_PHASE_QK);
     if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, MHA_SCORES_RAW);
     if (softmax->cap != 0) cap_scores(softmax, tile, vectors, s, max);
@@ -141,10 +125,10 @@ V_INLINE void update_tile(const mha_softmax *softmax, const mha_kv_block *block,
     if (tile->excluded != NULL || tile->bias != NULL) modify_scores(softmax, tile, vectors, s, max);
     if (tile->scores_visitor != NULL) mha_scores_visit(tile->scores_visitor, tile, s, MHA_SCORES_BIASED);
     mha_phase_end(MHA_PHASE_MODIFY);
-    online_softmax(softmax, tile, vectors, parts, fused, s, max, alpha);
+    online_softmax(softmax, tile, vectors, fused, s, max, alpha);
     mha_phase_end(MHA_PHASE_SOFTMAX);
-    if (must_skip_values(block, tile, parts, values)) accumulate_seen_values(block, tile, parts, in_place, s, alpha);
-    else accumulate_values(block, tile, vectors, parts, in_place, false, s, alpha);
+    if (must_skip_values(block, tile, values)) accumulate_seen_values(block, tile, in_place, s, alpha);
+    else accumulate_values(block, tile, vectors, in_place, false, s, alpha);
     mha_phase_end(MHA_PHASE_PV);
 }
 
@@ -156,39 +140,39 @@ static void pace_ahead(const mha_kv_block *block, const mha_tile *tiles, size_t 
     mha_ahead_pace(block->ahead, steps);
 }
 
-V_INLINE void update_tiles(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n, int parts,
+V_INLINE void update_tiles(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n,
                            bool in_place, bool fused, float *s) {
     values_state values = VALUES_UNKNOWN;
     if (block->ahead != NULL) pace_ahead(block, tiles, n);
     for (mha_tile *tile = tiles; tile < tiles + n; tile++) {
         if (tile->begin == tile->end) continue;
         switch (tile->lanes / V_LANES) {
-        case 1: update_tile(softmax, block, tile, 1, parts, in_place, fused, &values, s); break;
-        case 2: update_tile(softmax, block, tile, 2, parts, in_place, fused, &values, s); break;
-        default: update_tile(softmax, block, tile, TILE_VECTORS, parts, in_place, fused, &values, s); break;
+        case 1: update_tile(softmax, block, tile, 1, in_place, fused, &values, s); break;
+        case 2: update_tile(softmax, block, tile, 2, in_place, fused, &values, s); break;
+        default: update_tile(softmax, block, tile, TILE_VECTORS, in_place, fused, &values, s); break;
         }
     }
 }
 
 static void K(tile_block_sleef)(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n,
                                 float *s) {
-    update_tiles(softmax, block, tiles, n, 1, false, false, s);
+    update_tiles(softmax, block, tiles, n, false, false, s);
 }
 
 static void K(tile_block_fused)(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n,
                                 float *s) {
-    update_tiles(softmax, block, tiles, n, 1, false, true, s);
+    update_tiles(softmax, block, tiles, n, false, true, s);
 }
 
 #if IN_PLACE_TILES > 0
 static void K(in_place_block_sleef)(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n,
                                     float *s) {
-    update_tiles(softmax, block, tiles, n, 1, true, false, s);
+    update_tiles(softmax, block, tiles, n, true, false, s);
 }
 
 static void K(in_place_block_fused)(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n,
                                     float *s) {
-    update_tiles(softmax, block, tiles, n, 1, true, true, s);
+    update_tiles(softmax, block, tiles, n, true, true, s);
 }
 #endif
 
@@ -230,17 +214,16 @@ static void K(tile_finish)(const mha_tile *tile, void *const rows[], mha_dtype d
     .packed_k_floats = K(packed_k_floats), .packed_v_floats = K(packed_v_floats), .pack_keys = K(pack_keys),           \
     .pack_values = K(pack_values)
 
-/* kind: tile, or what else has functions of its own for what depends on the number of parts. */
-#define TILE_PATH(kind, block_sleef, block_fused, ...)                                                                 \
+#define TILE_PATH(block_sleef, block_fused, ...)                                                                       \
     {.max_rows = TILE_LANES,                                                                                           \
      .block_keys = BLOCK_KEYS,                                                                                         \
      .score_key_stride = 0,                                                                                            \
      .score_row_stride = 1,                                                                                            \
      .lanes = K(tile_lanes),                                                                                           \
-     .q_floats = K(kind##_q_floats),                                                                                   \
+     .q_floats = K(tile_q_floats),                                                                                     \
      .o_floats = K(tile_o_floats),                                                                                     \
-     .score_floats = K(kind##_score_floats),                                                                           \
-     .load = K(kind##_load),                                                                                           \
+     .score_floats = K(tile_score_floats),                                                                             \
+     .load = K(tile_load),                                                                                             \
      .block = {K(block_sleef), K(block_fused)},                                                                        \
      .load_bias = K(tile_load_bias),                                                                                   \
      .finish = K(tile_finish),                                                                                         \
