@@ -3,7 +3,7 @@
  *     C [rows / 16][16 rows][16] (+)= A [rows / 16][steps][16 rows][16 units]  B [steps][16 units][16]
  *
  * Of operands in two parts, three products are summed: the fourth, of what rounding left of both, is less than 2^-18 of
- * the first.
+ * the first.  Step by step, so that sums do not depend on how many steps are multiplied at a time.
  * A and B are in tiles of 1 KiB: strides of kilobytes would share few sets of the first-level cache.  Registers: columns
  * take tiles 0, 1 and 2, 3 in turn, so that one is stored while the next is summed (a store takes as long as a product,
  * and only products of other tiles hide it); 4 and 5 are of A, 6 of B. */
@@ -33,17 +33,16 @@ typedef struct columns {
         if (row_tiles > 1 && cols->add) tile_load(second, c + cols->c_second, cols->c_row_bytes);                      \
         if (row_tiles > 1 && !cols->add) tile_zero(second);                                                            \
         const bool same = cols->last_b != NULL && j == cols->n - 1;                                                    \
-        for (int i = 0; i < cols->parts; i++)                                                                          \
-            for (int k = 0; i + k < cols->parts && !(same && k > 0); k++) {                                            \
-                const float *a = cols->a + i * cols->a_part;                                                           \
-                const float *b = same ? cols->last_b : cols->b + j * cols->b_next + k * cols->b_part;                  \
-                for (int64_t step = 0; step < cols->steps; step++, a += TILE, b += same ? 0 : cols->b_step) {          \
-                    tile_load(4, a, TILE_BYTES);                                                                       \
-                    tile_load_once(6, b, TILE_BYTES);                                                                  \
+        const float *b = same ? cols->last_b : cols->b + j * cols->b_next;                                             \
+        for (int64_t step = 0; step < cols->steps; step++, b += same ? 0 : cols->b_step)                               \
+            for (int i = 0; i < cols->parts; i++) {                                                                    \
+                const float *a = cols->a + step * TILE + i * cols->a_part;                                             \
+                tile_load(4, a, TILE_BYTES);                                                                           \
+                if (row_tiles > 1) tile_load(5, a + cols->a_second, TILE_BYTES);                                       \
+                for (int k = 0; i + k < cols->parts && !(same && k > 0); k++) {                                        \
+                    tile_load_once(6, b + k * cols->b_part, TILE_BYTES);                                               \
                     tile_dot(first, 4, 6);                                                                             \
-                    if (row_tiles == 1) continue;                                                                      \
-                    tile_load(5, a + cols->a_second, TILE_BYTES);                                                      \
-                    tile_dot(second, 5, 6);                                                                            \
+                    if (row_tiles > 1) tile_dot(second, 5, 6);                                                         \
                 }                                                                                                      \
             }                                                                                                          \
     }                                                                                                                  \

@@ -228,12 +228,16 @@ static near_fetch fetch_of(const rows_update *u, const step *now, const step *ne
 /* Where the weights of a step go. */
 static float *step_weights(const rows_update *u, const step *now) { return u->p + now->key / 32 * TILE; }
 
-V_INLINE bool weigh_words(const rows_update *u, const step *now, const step *next) {
+/* Returns whether a reference must rise first. */
+V_INLINE bool compute_weights(const rows_update *u, const step *now, const step *next) {
+    const weigher *w = &u->weigher;
     const int32_t rows = now->tile->lanes;
     const near_fetch fetch = fetch_of(u, now, next);
     float *p = step_weights(u, now);
-    if (now->keys > 32) return weights_of_words(&u->weigher, u->s, rows, 64, u->at_zero, fetch, p);
-    return weights_of_words(&u->weigher, u->s, rows, 32, u->at_zero, fetch, p);
+    if (!w->fused) return weights_by_exp(w, now->tile, u->s, now->keys, w->parts, false, p);
+    if (w->parts > 1) return weights_by_exp(w, now->tile, u->s, now->keys, 2, true, p);
+    if (now->keys > 32) return weights_of_words(w, u->s, rows, 64, u->at_zero, fetch, p);
+    return weights_of_words(w, u->s, rows, 32, u->at_zero, fetch, p);
 }
 
 /* Weights that wait are relative to the references that now rise. */
@@ -252,22 +256,13 @@ static bool all_seen(const rows_update *u, const mha_tile *tile) {
 
 static void weigh_step(rows_update *u, const step *now, const step *next) {
     const weigher *w = &u->weigher;
-    const bool words = w->fused && w->parts == 1;
     uint64_t bad[ROWS];
-    if (words && u->bounded && all_seen(u, now->tile)) {
-        if (!weigh_words(u, now, next)) return;
-        raise_step(u, now);
-        weigh_words(u, now, next);
-        return;
-    }
-    float *p = step_weights(u, now);
+    if (u->bounded && all_seen(u, now->tile) && !compute_weights(u, now, next)) return;
     const bool any_bad = !u->bounded && take_bad_scores(u->s, now, bad);
     raise_step(u, now);
-    if (words && !u->bounded) shift_scores(w, now->tile, u->s, now->keys);
-    if (words) weigh_words(u, now, next);
-    else if (!w->fused) weights_by_exp(w, now->tile, u->s, now->keys, w->parts, false, p);
-    else weights_by_exp(w, now->tile, u->s, now->keys, 2, true, p); /* of one part there are words */
-    if (any_bad) put_bad_weights(p, now, bad);
+    if (w->fused && w->parts == 1 && !u->bounded) shift_scores(w, now->tile, u->s, now->keys);
+    compute_weights(u, now, next);
+    if (any_bad) put_bad_weights(step_weights(u, now), now, bad);
 }
 
 static void open_tile(rows_update *u, const step *first) {

@@ -14,7 +14,12 @@
 #ifndef MHA_AMX_ROWS_SOFTMAX_H
 #define MHA_AMX_ROWS_SOFTMAX_H
 
-enum { WORDS_PER_OCTAVE = 512, WORD_OF_MAX = 119 * WORDS_PER_OCTAVE + 2, MOST_WORD = 127 * WORDS_PER_OCTAVE + 2 };
+enum {
+    MOST_OCTAVES_ABOVE = 8, /* of the reference */
+    WORDS_PER_OCTAVE = 512,
+    WORD_OF_MAX = (127 - MOST_OCTAVES_ABOVE) * WORDS_PER_OCTAVE + 2,
+    MOST_WORD = 127 * WORDS_PER_OCTAVE + 2,
+};
 
 /* In FMA with references up to here a score's own rounding is as large. */
 static const float MOST_OCTAVES = 0x1p20f;
@@ -164,8 +169,9 @@ V_INLINE __m512i rounded_half(vf *x) {
 }
 
 /* The same by an exponential in f32, in so many parts. */
-V_INLINE void weights_by_exp(const weigher *w, const mha_tile *tile, const float *s, int keys, int parts, bool fused,
+V_INLINE bool weights_by_exp(const weigher *w, const mha_tile *tile, const float *s, int keys, int parts, bool fused,
                              float *p) {
+    vf most = v_set1(-INFINITY);
     for (int32_t row = 0; row < tile->lanes; row++) {
         const vf reference = finite_max(v_set1(tile->max[row]));
         float *to = weights_of_row(p, row);
@@ -173,8 +179,9 @@ V_INLINE void weights_by_exp(const weigher *w, const mha_tile *tile, const float
             vf x[2];
             V_UNROLL
             for (int i = 0; i < 2; i++) {
-                const vf score = v_load(s + row * STEP_KEYS + k + i * V_LANES);
-                x[i] = v_mul(softmax_exp(v_sub(score, reference), w->softmax, fused), v_set1(WEIGHT_OF_MAX));
+                x[i] = v_sub(v_load(s + row * STEP_KEYS + k + i * V_LANES), reference);
+                most = v_max(x[i], most);
+                x[i] = v_mul(softmax_exp(x[i], w->softmax, fused), v_set1(WEIGHT_OF_MAX));
             }
             for (int part = 0; part < parts; part++) {
                 const __m512i low = rounded_half(&x[0]), high = rounded_half(&x[1]);
@@ -182,6 +189,7 @@ V_INLINE void weights_by_exp(const weigher *w, const mha_tile *tile, const float
             }
         }
     }
+    return v_largest(most) * w->softmax->exp_hi > MOST_OCTAVES_ABOVE;
 }
 
 #endif
