@@ -102,8 +102,8 @@ void mha_scores_visit(void *visitor, const mha_tile *tile, const float *s, mha_s
  * `tile`: many queries, in lanes; K and V are packed once per block and chunk of tiles.
  * `in_place`: the same for too few tiles to make up for packing; K and V, both f32, are read where they lie.  The same
  * bits.
- * `decode`: few queries; K and V are read where they lie, lanes run along head_dim.  Two of them, by whether K and V
- * are both in half precision: what blocks have is fetched from many pages at a time, so these have more keys. */
+ * `decode`: few queries; K and V are read where they lie, lanes run along head_dim.  [0]: any K and V; [1]: both in
+ * half precision, whose rows are half as long, so that blocks of twice the keys spread over as many pages. */
 typedef struct mha_path {
     /* Called before the first and after the last of the other functions of a task; NULL: not needed. */
     void (*open)(void);

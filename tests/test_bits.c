@@ -289,6 +289,40 @@ static void sign_of_zero(const char *isa) {
     mha_context_destroy(context);
 }
 
+/* A score that exceeds the largest before it by 8 octaves, give or take a rounding, among scores of 2^17 octaves: AMX then
+ * raises what weights are relative to, or not, whatever another row's query is. */
+static void rising_scores(const char *isa) {
+    enum { ROWS = 16, DIM = 4, V_DIM = 32, KEYS = 128, OTHER = 5 };
+    static uint16_t q[ROWS * DIM], k[KEYS * DIM], v[KEYS * V_DIM];
+    static float out[2][ROWS * V_DIM];
+    static char workspace[1 << 20];
+    for (int j = 0; j < KEYS; j++) {
+        const double key[DIM] = {-709.5, j < KEYS / 2 ? -98 : j == KEYS / 2 ? -53 : -80, j < KEYS / 2 ? -1 : -42, 0};
+        for (int d = 0; d < DIM; d++) element_set(k, MHA_F16, j * DIM + d, key[d]);
+        for (int d = 0; d < V_DIM; d++) element_set(v, MHA_F16, j * V_DIM + d, (j * 37 + d * 11) % 101 / 101. + .1);
+    }
+    mha_attention_args args;
+    mha_attention_args_init(&args, sizeof args);
+    args.batch = args.q_heads = args.kv_heads = 1;
+    args.q_len = ROWS, args.kv_len = KEYS, args.head_dim = DIM, args.v_head_dim = V_DIM, args.scale = .125f;
+    args.q = (mha_tensor){q, MHA_F16, {0, 0, DIM}};
+    args.k = (mha_tensor){k, MHA_F16, {0, 0, DIM}};
+    args.v = (mha_tensor){v, MHA_F16, {0, 0, V_DIM}};
+    for (mha_exp exp = MHA_EXP_SLEEF; exp <= MHA_EXP_FUSED; exp++) {
+        mha_context *context = isa_context(isa, exp);
+        for (int i = 0; i < 2; i++) {
+            for (int r = 0; r < ROWS; r++) {
+                const double query[DIM] = {256, r == OTHER && i == 1 ? 2 : 1, 1 / 64., 0};
+                for (int d = 0; d < DIM; d++) element_set(q, MHA_F16, r * DIM + d, query[d]);
+            }
+            args.out = (mha_tensor){out[i], MHA_F32, {0, 0, V_DIM}};
+            assert_int_equal(MHA_OK, mha_attention(context, &args, NULL, workspace, sizeof workspace));
+        }
+        check_same_bits(isa, "rising scores", "out", out[1], out[0], OTHER * V_DIM);
+        mha_context_destroy(context);
+    }
+}
+
 /* Sets a value in every column of key j. */
 static void set_value(problem *p, int64_t j, double x) {
     const mha_tensor *v = &p->args.v;
@@ -404,8 +438,9 @@ static void paths(const char *isa) { for_each(isa, check_paths); }
 static void levels(const char *isa) { for_cases(isa, level_cases, COUNT(level_cases), check_levels); }
 
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(workers), ISA_TEST(neighbours), ISA_TEST(sign_of_zero),
-                                     ISA_TEST(batches), ISA_TEST(padding),    ISA_TEST(shared_kv_heads),
-                                     ISA_TEST(paths),   ISA_TEST(levels),     ISA_TEST(unseen_values)};
+    static const isa_test tests[] = {ISA_TEST(workers),      ISA_TEST(neighbours), ISA_TEST(sign_of_zero),
+                                     ISA_TEST(batches),      ISA_TEST(padding),    ISA_TEST(shared_kv_heads),
+                                     ISA_TEST(paths),        ISA_TEST(levels),     ISA_TEST(unseen_values),
+                                     ISA_TEST(rising_scores)};
     return isa_tests_run(tests, COUNT(tests));
 }

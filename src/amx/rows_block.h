@@ -260,7 +260,7 @@ static void weigh_step(rows_update *u, const step *now, const step *next) {
     if (u->bounded && all_seen(u, now->tile) && !compute_weights(u, now, next)) return;
     const bool any_bad = !u->bounded && take_bad_scores(u->s, now, bad);
     raise_step(u, now);
-    if (w->fused && w->parts == 1 && !u->bounded) shift_scores(w, now->tile, u->s, now->keys);
+    if (uses_words(w) && !u->bounded) shift_scores(w, now->tile, u->s, now->keys);
     compute_weights(u, now, next);
     if (any_bad) put_bad_weights(step_weights(u, now), now, bad);
 }

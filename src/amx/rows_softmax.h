@@ -77,6 +77,20 @@ V_INLINE vf words_at_zero(const weigher *w, vf reference) {
     return v_fma(v_sub(shifts(w, reference), reference), w->slope, v_set1(WORD_OF_MAX));
 }
 
+V_INLINE bool uses_words(const weigher *w) { return w->fused && w->parts == 1; }
+
+/* Of 16 rows, which ones' reference a step's largest score makes rise: by the very arithmetic that asks the tile whether
+ * any does, so that a row does not depend on whether its neighbours ask. */
+V_INLINE vm rising(const weigher *w, vf max, vf old, vf at_zero) {
+    if (uses_words(w)) {
+        const vf word = v_fma(v_sub(max, shifts(w, old)), w->slope, at_zero);
+        return _mm512_cmp_ps_mask(word, v_set1(MOST_WORD + 0.5f), _CMP_GT_OQ);
+    }
+    const vf octaves = v_mul(v_sub(max, finite_max(old)), v_set1(w->softmax->exp_hi)), lowest = v_set1(-INFINITY);
+    const vm first = v_equal(old, lowest) & (vm)~v_equal(max, lowest);
+    return first | _mm512_cmp_ps_mask(octaves, v_set1(MOST_OCTAVES_ABOVE), _CMP_GT_OQ);
+}
+
 /* Raises references that the step's scores exceed by more than 2^8, and rescales those rows of O; at_zero [lanes] is
  * kept. */
 static void raise_references(const weigher *w, mha_tile *tile, const float *s, int keys, int64_t tiles,
@@ -84,8 +98,7 @@ static void raise_references(const weigher *w, mha_tile *tile, const float *s, i
     for (int32_t row = 0; row < tile->lanes; row += TILE_ROWS) {
         const vf max = keys > 32 ? row_maxima(s + row * STEP_KEYS, 64) : row_maxima(s + row * STEP_KEYS, 32);
         const vf old = v_load(tile->max + row);
-        const vf word = v_fma(v_sub(max, shifts(w, old)), w->slope, v_load(at_zero + row));
-        const vm rise = _mm512_cmp_ps_mask(word, v_set1(MOST_WORD + 0.5f), _CMP_GT_OQ);
+        const vm rise = rising(w, max, old, v_load(at_zero + row));
         const vf reference = v_blend(rise, old, max);
         float alpha[TILE_ROWS];
         v_store(tile->max + row, reference);
@@ -168,7 +181,7 @@ V_INLINE __m512i rounded_half(vf *x) {
     return _mm512_srli_epi32(bits, 16);
 }
 
-/* The same by an exponential in f32, in so many parts. */
+/* As weights_of_words, by an exponential in f32, in so many parts. */
 V_INLINE bool weights_by_exp(const weigher *w, const mha_tile *tile, const float *s, int keys, int parts, bool fused,
                              float *p) {
     vf most = v_set1(-INFINITY);
