@@ -66,6 +66,7 @@ static const char *setup(const bench_case *self, void **state) {
                               .k_stride = dim,
                               .v_stride = dim,
                               .keys = keys,
+                              .block_keys = keys,
                               .head_dim = dim,
                               .v_head_dim = dim};
     set_tile(b, random + 2 * keys * dim);

@@ -133,6 +133,9 @@ typedef struct mha_path {
     void (*finish)(const mha_tile *tile, void *const rows[], mha_dtype dtype, int32_t v_head_dim, bool normalise);
 } mha_path;
 
+/* Which of a row's decode paths. */
+static inline bool mha_both_half(mha_dtype k, mha_dtype v) { return mha_is_half(k) && mha_is_half(v); }
+
 static inline int64_t mha_score_key_stride(const mha_path *path, const mha_tile *tile) {
     return path->score_key_stride != 0 ? path->score_key_stride : tile->lanes;
 }
@@ -163,6 +166,8 @@ typedef struct mha_gemm_kernels {
     int32_t panel;      /* outputs are packed, and tasks cut, in multiples of this */
     int32_t max_rows;   /* of a call */
     int32_t max_panels; /* of a task, if there are several blocks of rows: the next one meets the same weights again */
+    int32_t panel_rows; /* 0: rows are cut last.  Otherwise each task packs its rows, which costs what a panel does, and
+                           loading a panel what so many rows do */
     size_t (*packed_bytes)(int64_t out, int64_t in, mha_dtype dtype, int parts);
     /* Elements keep their dtype, or become parts in bf16. */
     void (*pack)(const void *weight, mha_dtype dtype, int parts, int64_t stride, int64_t out, int64_t in, void *packed);

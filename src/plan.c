@@ -127,8 +127,8 @@ mha_status mha_plan_cut(mha_plan *plan, size_t n_workers, mha_message message) {
     if (fabsf(plan->softmax.q_factor) != 1) plan->bf16 = NULL; /* queries would be rounded on load */
     plan->group = args->kv_heads > 0 ? args->q_heads / args->kv_heads : 0;
     plan->rows = args->q_len * plan->group;
-    const bool halves = mha_is_half(args->k.dtype) && mha_is_half(args->v.dtype);
-    if (args->q_len <= DECODE_MAX_Q_LEN) plan->path = &plan->kernels->decode[halves];
+    const mha_path *decode = &plan->kernels->decode[mha_both_half(args->k.dtype, args->v.dtype)];
+    if (args->q_len <= DECODE_MAX_Q_LEN) plan->path = decode;
     else plan->path = plan->bf16 != NULL ? plan->bf16 : &plan->kernels->tile;
     plan->level = mha_level_of(operand_bytes(args));
     plan->splits = most_splits(plan);

@@ -20,6 +20,15 @@ static int64_t row_step(int64_t rows, int64_t most, int64_t wanted) {
     return mha_max(1, mha_ceil_div(mha_ceil_div(rows, blocks), ROW_UNIT)) * ROW_UNIT;
 }
 
+/* Blocks of rows, if so many tasks are wanted.  Where each task packs its rows, cuts of both sides waste least: a task
+ * of n panels by r rows costs (n + 1) (r + panel_rows). */
+static int64_t wanted_blocks(const mha_gemm_kernels *kernels, int64_t rows, int64_t panels, int64_t wanted) {
+    int64_t blocks = mha_ceil_div(wanted, panels);
+    if (kernels->panel_rows == 0) return blocks;
+    while (blocks < wanted && (blocks + 1) * (blocks + 1) * kernels->panel_rows * panels <= rows * wanted) blocks++;
+    return blocks;
+}
+
 mha_projection mha_projection_cut(const mha_gemm_kernels *kernels, const mha_gemm *weight, int64_t batch,
                                   int64_t tokens, mha_rows_view x, mha_rows_view y, size_t n_workers) {
     mha_projection p = {.kernels = kernels,
@@ -39,7 +48,8 @@ mha_projection mha_projection_cut(const mha_gemm_kernels *kernels, const mha_gem
     const int64_t panels = mha_max(1, weight->out / kernels->panel); /* whole ones: the last may be short */
     const int64_t wanted = n_workers > 1 ? (int64_t)n_workers * MHA_TASKS_PER_WORKER : 1;
     const int64_t items = mha_max(1, p.items);
-    p.row_step = row_step(p.rows, kernels->max_rows, mha_ceil_div(mha_ceil_div(wanted, items), panels));
+    const int64_t blocks = wanted_blocks(kernels, p.rows, panels, mha_ceil_div(wanted, items));
+    p.row_step = row_step(p.rows, kernels->max_rows, blocks);
     p.row_tasks = mha_ceil_div(p.rows, p.row_step);
     const int64_t row_blocks = items * mha_max(1, p.row_tasks);
     const int64_t most = row_blocks > 1 ? kernels->max_panels : panels;

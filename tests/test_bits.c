@@ -401,8 +401,8 @@ static void block_at_level(const mha_softmax *softmax, const mha_kv_block *block
                            int exp) {
     mha_kv_block moved = *block;
     moved.level = decode_level;
-    decode_kernels->decode[mha_is_half(block->k_dtype) && mha_is_half(block->v_dtype)].block[exp](softmax, &moved,
-                                                                                                  tiles, n, s);
+    const mha_path *path = &decode_kernels->decode[mha_both_half(block->k_dtype, block->v_dtype)];
+    path->block[exp](softmax, &moved, tiles, n, s);
 }
 
 static void block_sleef(const mha_softmax *softmax, const mha_kv_block *block, mha_tile *tiles, size_t n, float *s) {

@@ -3,7 +3,7 @@
  * [16 rows][16 units].
  *
  *     for each group of panels whose sums there is room for
- *         for each depth of X that there is room for: pack it, unless it is there already
+ *         for each depth of X that there is room for: pack it
  *             for each panel, for each step of at most GEMM_DEPTH: its slice of W stays in the first-level cache
  *                 for each 32 rows: 2 x 2 tiles of sums; meanwhile store rows of Y, fetch lines of the next slice
  *
@@ -15,8 +15,9 @@
 #include "arith.h"
 
 enum {
-    GEMM_MAX_ROWS = 512,           /* that meet a slice of W */
-    GEMM_MAX_PANELS = 1 << 20,     /* any number, since each task packs X */
+    GEMM_MAX_ROWS = 512,       /* that meet a slice of W */
+    GEMM_MAX_PANELS = 1 << 20, /* any number, since each task packs X */
+    GEMM_PANEL_ROWS = 10,
     GEMM_WHOLE_X_FLOATS = 1 << 18, /* up to here all of X is packed at once, */
     GEMM_X_FLOATS = 1 << 17,       /* otherwise so much, beside sums of many panels */
     GEMM_ROOM_FLOATS = 3 << 17,    /* for both */
@@ -25,6 +26,9 @@ enum {
     GEMM_SCRATCH_FLOATS = GEMM_ROOM_FLOATS + 2 * Y_TILE,
     STORED_ROWS = 4, /* of Y, beside a step of four products */
 };
+
+_Static_assert(GEMM_X_FLOATS >= GEMM_MAX_ROWS * GEMM_DEPTH, "all parts of X have room for a step");
+_Static_assert(GEMM_ROOM_FLOATS - GEMM_WHOLE_X_FLOATS >= GEMM_MAX_ROWS / TILE_ROWS_2 * Y_TILE, "a panel's sums fit");
 
 /* Lines of W still to be fetched: of each part alike. */
 typedef struct slice_fetch {
@@ -301,7 +305,7 @@ static void K(gemm)(const mha_gemm *gemm, int64_t row0, int64_t row1, int64_t ou
     tiles_open();
     while (part.out0 < out1) {
         const gemm_part next = part_after(&call, &part, out1);
-        if (part.out0 == out0 || call.x_depth < call.units) pack_x(&call, part.k0, part.k1 - part.k0);
+        pack_x(&call, part.k0, part.k1 - part.k0);
         multiply_part(&call, &part, next.out0 < out1 ? &next : NULL);
         part = next;
     }

@@ -14,6 +14,7 @@
 #include "gemm.h"
 #include "gemm_few.h"
 
+_Static_assert(HEAD_STEP == TERM, "what is packed for FMA tiles is whole terms, and no more");
 _Static_assert(UNIT == 2 && BLOCK_KEYS % KEY_STEP == 0, "blocks are whole terms of keys");
 _Static_assert(TERM == 1 || (TERM == 2 && V_LANES == 4 && PANEL % V_LANES == 0), "halves of a vector are two lanes");
 _Static_assert(SHORT_ROWS % TERM == 0 && FETCH_TERMS % TERM == 0, "tiles and rounds are whole terms");

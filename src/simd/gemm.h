@@ -18,6 +18,7 @@
 enum {
     GEMM_MAX_ROWS = 256,
     GEMM_MAX_PANELS = 8, /* also in a step beside GEMM_MAX_ROWS rows */
+    GEMM_PANEL_ROWS = 0,
     GEMM_X_FLOATS = GEMM_MAX_ROWS * GEMM_DEPTH,
     GEMM_SUM_FLOATS = GEMM_MAX_ROWS * GEMM_MAX_PANELS * TILE_LANES,
     GEMM_SLICE_FLOATS = UNIT == 1 ? GEMM_DEPTH * TILE_LANES : 0, /* pairs of bf16 are multiplied as they are */

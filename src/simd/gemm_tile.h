@@ -4,7 +4,7 @@
 #define MHA_SIMD_GEMM_TILE_H
 
 /* Inputs between two times that a tile fetches: all at once, its own operands would wait behind. */
-enum { FETCH_TERMS = HEAD_STEP > 8 ? HEAD_STEP : 8 };
+enum { FETCH_TERMS = 8 };
 
 /* What comes next, tile by tile: in each FETCH_TERMS terms so many lines of weights, and one of so many rows of X. */
 typedef struct tile_fetch {

@@ -42,11 +42,13 @@ static void K(pack_weights)(const void *weight, mha_dtype dtype, int parts, int6
         V_WITH_DTYPE(dtype, pack_weight_panels(weight, T, part, stride, out, in, packed));
 }
 
-/* Of a row of kernels.inc, whose GEMM defines GEMM_MAX_ROWS, GEMM_MAX_PANELS, GEMM_SCRATCH_FLOATS and K(gemm). */
+/* Of a row of kernels.inc, whose GEMM defines GEMM_MAX_ROWS, GEMM_MAX_PANELS, GEMM_PANEL_ROWS, GEMM_SCRATCH_FLOATS
+ * and K(gemm). */
 #define GEMM                                                                                                           \
     {.panel = TILE_LANES,                                                                                              \
      .max_rows = GEMM_MAX_ROWS,                                                                                        \
      .max_panels = GEMM_MAX_PANELS,                                                                                    \
+     .panel_rows = GEMM_PANEL_ROWS,                                                                                    \
      .packed_bytes = K(packed_weight_bytes),                                                                           \
      .pack = K(pack_weights),                                                                                          \
      .scratch_floats = GEMM_SCRATCH_FLOATS,                                                                            \
