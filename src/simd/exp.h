@@ -13,8 +13,7 @@
 V_INLINE vf v_exp_u11(vf x, const mha_softmax *softmax) {
     const vf hi = v_set1(softmax->exp_hi), shift = v_set1(0x1.8p23f + 127);
     const vf t = v_fma(x, hi, shift);
-    const vf n = v_sub(t, shift);
-    vf f = v_fma(x, hi, v_sub(v_zero(), n));
+    vf f = v_fma(x, hi, v_sub(shift, t));
     f = v_fma(x, v_set1(softmax->exp_lo), f);
     vf p = v_set1(0x1.420388p-13f);
     p = v_fma(p, f, v_set1(0x1.5f2b98p-10f));
