@@ -27,8 +27,9 @@
  *
  * Kernels that multiply bf16 (bf16: in so many parts, 0: they do not) round operands that are none (q, k and v then bring
  * that along) and the weights.  That adds to x_j: 2^-8, WORST 2^-7.5, as far as AMX's words of 16 bits are off, and 2u |m|
- * for the references that those are relative to; in two parts 1.5 * 2^-18, which counts the product of the second parts
- * that is left out.  Arm's BFMMLA rounds a sum of two products to odd, not to nearest: u is 2^-23 in the g of products (x86
+ * for the references that those are relative to; in two parts 1.5 * 2^-18, WORST 2^-16 + 2^-22: what they leave, half of
+ * the product of the second parts, which is left out, and the exponential.  An f16 brings the other half along, an f32 as
+ * much as a weight.  Arm's BFMMLA rounds a sum of two products to odd, not to nearest: u is 2^-23 in the g of products (x86
  * rounds to nearest and stays within half of that).
  *
  * A projection y = sum_k x_k w_k + b:  |y error| <= g(parts n + 2) (sum_k |x_k w_k| + |b|) + sum_k dx_k |w_k|, for x in

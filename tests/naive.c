@@ -241,11 +241,13 @@ naive_result naive_attention_of(const mha_attention_args *given, int bf16, const
     return result;
 }
 
-/* What an operand loses: by rounding; or of two parts, by what they leave and by the product of the second ones. */
-static double operand_loss(double x, mha_dtype dtype, int bf16) {
+/* What an operand loses: by rounding; or of two parts, by what they leave of an f32 and half of the product of the second
+ * parts. */
+static double operand_loss(double x, mha_dtype dtype, int bf16, bound_kind kind) {
     if (bf16 == 0 || dtype == MHA_BF16) return 0;
     if (bf16 == 1) return half_rounding(x, MHA_BF16);
-    return fabs(x) * (dtype == MHA_F16 ? 0x1p-19 : 0x1.8p-18);
+    if (kind == BOUND_TYPICAL) return fabs(x) * (dtype == MHA_F16 ? 0x1p-19 : 0x1.8p-18);
+    return fabs(x) * (dtype == MHA_F16 ? 0x1p-17 : 0x1p-16);
 }
 
 /* An operand, and if it is not multiplied as it is, what that takes. */
@@ -257,7 +259,7 @@ static naive_array gather_operand(const mha_tensor *tensor, int bf16, int64_t ba
     for (int64_t i = 0; i < dense.n; i++) {
         rounded.x[i] = dense.x[i];
         for (int kind = 0; kind < BOUND_KINDS; kind++)
-            rounded.bound[kind][i] = operand_loss(dense.x[i], tensor->dtype, bf16);
+            rounded.bound[kind][i] = operand_loss(dense.x[i], tensor->dtype, bf16, kind);
     }
     naive_array_free(&dense);
     return rounded;

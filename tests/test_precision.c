@@ -83,9 +83,47 @@ static void precisions(const char *isa) {
     }
 }
 
-static void fill(guard *memory, double x) {
-    for (size_t i = 0; i < memory->bytes / sizeof(uint16_t); i++) element_set(memory->data, MHA_BF16, (int64_t)i, x);
+static void fill(guard *memory, mha_dtype dtype, double x) {
+    for (size_t i = 0; i < memory->bytes / element_bytes(dtype); i++) element_set(memory->data, dtype, (int64_t)i, x);
     guard_remember(memory);
+}
+
+/* Elements whose first part leaves as much as it can, 2^-8 of them, always of the same sign: what two parts leave out, the
+ * product of what is left, adds up.  Scores are 30. */
+static void large_second_parts(const char *isa) {
+    static const struct {
+        mha_dtype dtype;
+        double x;
+    } operands[] = {{MHA_F16, 1 + 0x3p-10}, {MHA_F32, 1 + 0x1p-8 - 0x1.04p-17}};
+    static const int64_t dims[] = {1, 2, 20, 64};
+    mha_context *context = isa_context_of(isa, MHA_EXP_AUTO, MHA_PRECISION_HIGH);
+    for (size_t i = 0; i < COUNT(operands) * COUNT(dims); i++) {
+        const mha_dtype dtype = operands[i / COUNT(dims)].dtype;
+        const double x = operands[i / COUNT(dims)].x;
+        const int64_t dim = dims[i % COUNT(dims)];
+        const float scale = 30 / (float)dim;
+        const spec s = {.what = "large second parts",
+                        .batch = 1,
+                        .q_heads = 1,
+                        .kv_heads = 1,
+                        .q_len = 5,
+                        .kv_len = 40,
+                        .head_dim = dim,
+                        .v_head_dim = 3,
+                        .scale = &scale,
+                        .lse = true,
+                        .dtypes = {[Q] = dtype, [K] = dtype, [V] = dtype}};
+        problem p;
+        problem_make(&p, &s, GUARD_END);
+        for (int j = Q; j <= V; j++) fill(&p.memory[j], dtype, x);
+        naive_result wanted = naive_attention(&p.args, isa_splits(isa) ? 2 : 0);
+        outputs got = problem_run(&p, context, NULL);
+        check_outputs(isa, &p, &got, &wanted);
+        outputs_free(&got);
+        naive_result_free(&wanted);
+        problem_free(&p);
+    }
+    mha_context_destroy(context);
 }
 
 /* Weights are divided by the sum of what multiplied the values, not of what was rounded to it: values that are all 1
@@ -103,7 +141,7 @@ static void ones(const char *isa) {
                     .dtypes = {[Q] = MHA_BF16, [K] = MHA_BF16, [V] = MHA_BF16}};
     problem p;
     problem_make(&p, &s, GUARD_END);
-    fill(&p.memory[V], 1);
+    fill(&p.memory[V], MHA_BF16, 1);
     mha_context *context = isa_context_of(isa, MHA_EXP_AUTO, MHA_PRECISION_HIGHEST);
     outputs got = problem_run(&p, context, NULL);
     for (int64_t i = 0; i < got.n_out; i++)
@@ -140,8 +178,8 @@ static void largest_score(const char *isa) {
         problem p;
         snprintf(who, sizeof who, "isa %s key %d", isa, (int)key);
         problem_make(&p, &s, GUARD_END);
-        fill(&p.memory[Q], 1);
-        fill(&p.memory[K], 0);
+        fill(&p.memory[Q], MHA_BF16, 1);
+        fill(&p.memory[K], MHA_BF16, 0);
         for (int64_t d = 0; d < DIM; d++) element_set(p.memory[K].data, MHA_BF16, key * DIM + d, 64);
         guard_remember(&p.memory[K]);
         naive_result wanted = naive_attention(&p.args, isa_has_bf16(isa));
@@ -171,7 +209,7 @@ static void bad_options(const char *isa) {
 }
 
 int main(void) {
-    static const isa_test tests[] = {ISA_TEST(precisions), ISA_TEST(ones), ISA_TEST(largest_score),
-                                     ISA_TEST(bad_options)};
+    static const isa_test tests[] = {ISA_TEST(precisions), ISA_TEST(large_second_parts), ISA_TEST(ones),
+                                     ISA_TEST(largest_score), ISA_TEST(bad_options)};
     return isa_tests_run(tests, COUNT(tests));
 }

@@ -23,8 +23,9 @@ static float truncated(float x) {
 
 static double octave_of(int row) { return -(double)row / STEPS_PER_OCTAVE; }
 
-static void attend(const char *isa, mha_exp exp, float *keys, float *values, int64_t n, int64_t rows) {
-    mha_context *context = isa_context_of(isa, exp, MHA_PRECISION_MEDIUM);
+static void attend(const char *isa, mha_exp exp, mha_precision precision, float *keys, float *values, int64_t n,
+                   int64_t rows) {
+    mha_context *context = isa_context_of(isa, exp, precision);
     mha_attention_args args;
     mha_attention_args_init(&args, sizeof args);
     args.batch = args.q_heads = args.kv_heads = 1;
@@ -52,25 +53,36 @@ static void make_queries(void) {
     }
 }
 
-/* Rounding is 2^-8 at most and 0.43 of that in the root mean square; AMX's words are allowed 2^-7.5, and 1.1 of it. */
+/* Rounding is 2^-8 at most and 0.43 of that in the root mean square; AMX's words are allowed 2^-7.5, and 1.1 of it.  Two
+ * parts leave 2^-17, and 0.35 of that; 2^-22 is for the exponential, and as much for the output. */
+static const struct {
+    mha_precision precision;
+    double most, rms, mean;
+} bounds[] = {
+    {MHA_PRECISION_MEDIUM, 0x1.6ap-8, 1.1 * 0.00166, 0x1p-12},
+    {MHA_PRECISION_HIGH, 0x1p-17 + 0x1p-21, 1.1 * 0.35 * 0x1p-17, 0x1p-22},
+};
+
 static void each_fraction(const char *isa) {
     if (!isa_has_bf16(isa)) return;
     make_queries();
-    for (mha_exp exp = MHA_EXP_SLEEF; exp <= MHA_EXP_FUSED; exp++) {
+    for (size_t i = 0; i < COUNT(bounds) * 2; i++) {
+        const mha_exp exp = i % 2 == 0 ? MHA_EXP_SLEEF : MHA_EXP_FUSED;
+        const double most = bounds[i / 2].most;
         float keys[2][TERMS] = {{0}, {1, 1, 1}}, values[2] = {0, 1};
         double squares = 0, sum = 0;
-        attend(isa, exp, keys[0], values, 2, ROWS);
+        attend(isa, exp, bounds[i / 2].precision, keys[0], values, 2, ROWS);
         for (int row = 0; row < ROWS; row++) {
             const double wanted = exp2(octave_of(row)), got = out[row] / (1 - (double)out[row]);
             const double error = got / wanted - 1;
             squares += error * error;
             sum += error;
-            if (!(fabs(error) <= 0x1.6ap-8))
+            if (!(fabs(error) <= most))
                 fail_msg("isa %s exp %s: the weight of %g octaves is %g, wanted %g, off by %g", isa, exp_name(exp),
                          octave_of(row), got, wanted, error);
         }
         const double rms = sqrt(squares / ROWS), mean = sum / ROWS;
-        if (!(rms <= 1.1 * 0.00166 && fabs(mean) <= 0x1p-12))
+        if (!(rms <= bounds[i / 2].rms && fabs(mean) <= bounds[i / 2].mean))
             fail_msg("isa %s exp %s: weights are off by %g in the root mean square, %g on average", isa, exp_name(exp),
                      rms, mean);
     }
@@ -88,7 +100,7 @@ static void rises(const char *isa) {
     for (int row = 0; row < N; row++) q[row][0] = row % 2 == 0 ? octaves[row / 2] : -octaves[row / 2];
     for (int k = 0; k < KEYS; k++) keys[k][0] = (float)(k / GROUP), values[k] = (float)(k / GROUP) / GROUPS;
     for (mha_exp exp = MHA_EXP_SLEEF; exp <= MHA_EXP_FUSED; exp++) {
-        attend(isa, exp, keys[0], values, KEYS, N);
+        attend(isa, exp, MHA_PRECISION_MEDIUM, keys[0], values, KEYS, N);
         for (int row = 0; row < N; row++) {
             const double step = q[row][0], max = step > 0 ? step * (GROUPS - 1) : 0;
             double sum = 0, weighted = 0;
@@ -122,7 +134,7 @@ static void large_then_small(const char *isa) {
             values[k] = k < BLOCK ? 0.25f : 0.75f;
         }
         for (mha_exp exp = MHA_EXP_SLEEF; exp <= MHA_EXP_FUSED; exp++) {
-            attend(isa, exp, keys[0], values, KEYS, N);
+            attend(isa, exp, MHA_PRECISION_MEDIUM, keys[0], values, KEYS, N);
             for (int row = 0; row < N; row++) {
                 const double first = q[row][0], second = laters[i], w = 1 / (1 + exp2(first - second));
                 const double wanted = 0.25 + 0.5 * w;

@@ -2,7 +2,7 @@
  *
  *     C [rows / 16][16 rows][16] (+)= A [rows / 16][steps][16 rows][16 units]  B [steps][16 units][16]
  *
- * Of operands in two parts, three products are summed: the fourth, of what rounding left of both, is less than 2^-18 of
+ * Of operands in two parts, three products are summed: the fourth, of what rounding left of both, is at most 2^-16 of
  * the first.  Step by step, so that sums do not depend on how many steps are multiplied at a time.
  * A and B are in tiles of 1 KiB: strides of kilobytes would share few sets of the first-level cache.  Registers: columns
  * take tiles 0, 1 and 2, 3 in turn, so that one is stored while the next is summed (a store takes as long as a product,

@@ -36,11 +36,16 @@ typedef struct weigher {
     const mha_softmax *softmax;
     bool fused;
     int parts;
-    vf slope; /* words of a score */
+    vf slope;     /* words of a score */
+    vf no_weight; /* a score so far below the reference has none in two parts */
 } weigher;
 
 V_INLINE weigher weigher_of(const mha_softmax *softmax, bool fused, int parts) {
-    return (weigher){softmax, fused, parts, v_set1(softmax->exp_hi * WORDS_PER_OCTAVE)};
+    return (weigher){.softmax = softmax,
+                     .fused = fused,
+                     .parts = parts,
+                     .slope = v_set1(softmax->exp_hi * WORDS_PER_OCTAVE),
+                     .no_weight = v_set1((MOST_OCTAVES_ABOVE - 127) / softmax->exp_hi)};
 }
 
 /* Maxima of 16 rows, in lanes. */
@@ -181,6 +186,23 @@ V_INLINE __m512i rounded_half(vf *x) {
     return _mm512_srli_epi32(bits, 16);
 }
 
+/* exp(x scale) WEIGHT_OF_MAX for two parts, which hold 16 bits of it: v_exp_u11 with a term less, off by 2^-22.5 (2^f = 1 +
+ * f q(f), q minimax for the relative error), without what rounding scale * log2(e) took, and with exponents that are 8
+ * less.  x is no less than what makes the exponent field 0, and so the weight. */
+V_INLINE vf weight_of(vf x, const weigher *w) {
+    const vf hi = v_set1(w->softmax->exp_hi), shift = v_set1(0x1.8p23f + 127 - MOST_OCTAVES_ABOVE);
+    const vf bounded = v_at_least(x, w->no_weight);
+    const vf t = v_fma(bounded, hi, shift);
+    const vf f = v_fma(bounded, hi, v_sub(shift, t));
+    vf p = v_set1(0x1.5bba18p-10f);
+    p = v_fma(p, f, v_set1(0x1.3cea88p-7f));
+    p = v_fma(p, f, v_set1(0x1.c6b752p-5f));
+    p = v_fma(p, f, v_set1(0x1.ebf9bcp-3f));
+    p = v_fma(p, f, v_set1(0x1.62e42ap-1f));
+    p = v_fma(p, f, v_set1(1));
+    return v_mul(p, v_power_of_two(t));
+}
+
 /* As weights_of_words, by an exponential in f32, in so many parts. */
 V_INLINE bool weights_by_exp(const weigher *w, const mha_tile *tile, const float *s, int keys, int parts, bool fused,
                              float *p) {
@@ -194,7 +216,7 @@ V_INLINE bool weights_by_exp(const weigher *w, const mha_tile *tile, const float
             for (int i = 0; i < 2; i++) {
                 x[i] = v_sub(v_load(s + row * STEP_KEYS + k + i * V_LANES), reference);
                 most = v_max(x[i], most);
-                x[i] = v_mul(softmax_exp(x[i], w->softmax, fused), v_set1(WEIGHT_OF_MAX));
+                x[i] = fused ? weight_of(x[i], w) : v_mul(v_exp_u10(x[i], w->softmax), v_set1(WEIGHT_OF_MAX));
             }
             for (int part = 0; part < parts; part++) {
                 const __m512i low = rounded_half(&x[0]), high = rounded_half(&x[1]);
