@@ -26,25 +26,12 @@ typedef struct columns {
 } columns;
 
 #define COLUMN(name, first, second)                                                                                    \
-    V_INLINE void name##_sum(const columns *cols, int64_t j, int row_tiles) {                                          \
+    V_INLINE void name##_open(const columns *cols, int64_t j, int row_tiles) {                                         \
         const float *c = cols->c + j * cols->c_next;                                                                   \
         if (cols->add) tile_load(first, c, cols->c_row_bytes);                                                         \
         else tile_zero(first);                                                                                         \
         if (row_tiles > 1 && cols->add) tile_load(second, c + cols->c_second, cols->c_row_bytes);                      \
         if (row_tiles > 1 && !cols->add) tile_zero(second);                                                            \
-        const bool same = cols->last_b != NULL && j == cols->n - 1;                                                    \
-        const float *b = same ? cols->last_b : cols->b + j * cols->b_next;                                             \
-        for (int64_t step = 0; step < cols->steps; step++, b += same ? 0 : cols->b_step)                               \
-            for (int i = 0; i < cols->parts; i++) {                                                                    \
-                const float *a = cols->a + step * TILE + i * cols->a_part;                                             \
-                tile_load(4, a, TILE_BYTES);                                                                           \
-                if (row_tiles > 1) tile_load(5, a + cols->a_second, TILE_BYTES);                                       \
-                for (int k = 0; i + k < cols->parts && !(same && k > 0); k++) {                                        \
-                    tile_load_once(6, b + k * cols->b_part, TILE_BYTES);                                               \
-                    tile_dot(first, 4, 6);                                                                             \
-                    if (row_tiles > 1) tile_dot(second, 5, 6);                                                         \
-                }                                                                                                      \
-            }                                                                                                          \
     }                                                                                                                  \
     V_INLINE void name##_store(const columns *cols, int64_t j, int row_tiles) {                                        \
         float *c = cols->c + j * cols->c_next;                                                                         \
@@ -55,16 +42,40 @@ typedef struct columns {
 COLUMN(even, 0, 1)
 COLUMN(odd, 2, 3)
 
+#define SUM(name, other, first, second)                                                                                \
+    V_INLINE void name##_sum(const columns *cols, int64_t j, int row_tiles) {                                          \
+        const bool same = cols->last_b != NULL && j == cols->n - 1;                                                    \
+        const float *b = same ? cols->last_b : cols->b + j * cols->b_next;                                             \
+        for (int64_t step = 0; step < cols->steps; step++, b += same ? 0 : cols->b_step) {                             \
+            for (int i = 0; i < cols->parts; i++) {                                                                    \
+                const float *a = cols->a + step * TILE + i * cols->a_part;                                             \
+                tile_load(4, a, TILE_BYTES);                                                                           \
+                if (row_tiles > 1) tile_load(5, a + cols->a_second, TILE_BYTES);                                       \
+                for (int k = 0; i + k < cols->parts && !(same && k > 0); k++) {                                        \
+                    tile_load_once(6, b + k * cols->b_part, TILE_BYTES);                                               \
+                    tile_dot(first, 4, 6);                                                                             \
+                    if (row_tiles > 1) tile_dot(second, 5, 6);                                                         \
+                }                                                                                                      \
+            }                                                                                                          \
+            if (step != cols->steps / 2) continue;                                                                     \
+            if (j > 0) other##_store(cols, j - 1, row_tiles);                                                          \
+            if (j + 1 < cols->n) other##_open(cols, j + 1, row_tiles);                                                 \
+        }                                                                                                              \
+    }
+
+SUM(even, odd, 0, 1)
+SUM(odd, even, 2, 3)
+
 V_INLINE void multiply_columns(const columns *cols, int row_tiles, mha_ahead *ahead) {
     tile_fence();
+    even_open(cols, 0, row_tiles);
     for (int64_t j = 0; j < cols->n; j += 2) {
         if (ahead != NULL) mha_ahead_step(ahead);
         even_sum(cols, j, row_tiles);
-        if (j > 0) odd_store(cols, j - 1, row_tiles);
         if (j + 1 < cols->n) odd_sum(cols, j + 1, row_tiles);
-        even_store(cols, j, row_tiles);
     }
     if (cols->n % 2 == 0) odd_store(cols, cols->n - 1, row_tiles);
+    else even_store(cols, cols->n - 1, row_tiles);
     tile_fence();
 }
 
