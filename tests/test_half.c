@@ -122,6 +122,20 @@ static void mixed_dtypes(const char *isa) {
             }
 }
 
+/* Kernels that take elements of half precision two vectors at a time, up to eight, meet rests of any length. */
+static void head_dims(const char *isa) {
+    static const int16_t dims[] = {15, 16, 31, 32, 47, 64, 80, 100, 128, 145};
+    static const size_t taken[] = {1, 2, 4}; /* lengths of decode and of prefill */
+    for (size_t mix = 6; mix < COUNT(mixes); mix++)
+        for (size_t d = 0; d < COUNT(dims); d++)
+            for (size_t l = 0; l < COUNT(taken); l++) {
+                spec s = sized(mix, taken[l], mix * 100 + d);
+                s.head_dim = dims[d];
+                s.v_head_dim = dims[COUNT(dims) - 1 - d];
+                check_cases(isa, &s, 1);
+            }
+}
+
 static void layouts(const char *isa) {
     for (size_t mix = 6; mix <= 7; mix++)
         for (layout layout = BHTD; layout <= SHARED_TOKENS; layout++)
@@ -195,6 +209,7 @@ int main(void) {
                                      F32_TEST(narrow_at_every_tie),
                                      F32_TEST(narrow_any_float),
                                      ISA_TEST(mixed_dtypes),
+                                     ISA_TEST(head_dims),
                                      ISA_TEST(layouts),
                                      ISA_TEST(medium_precision),
                                      ISA_TEST(poison_seen_and_unseen)};

@@ -136,6 +136,17 @@ V_INLINE vf v_load_bf16(const uint16_t *p) {
     const __m256i half = _mm256_loadu_si256((const __m256i *)p);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
+V_INLINE vf v_even_bf16(const void *p) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16)); }
+V_INLINE vf v_odd_bf16(const void *p) {
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32((int)0xffff0000)));
+}
+V_INLINE void v_zip(vf x[2]) {
+    const vf even = x[0], odd = x[1];
+    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+    x[0] = _mm512_permutex2var_ps(even, low, odd);
+    x[1] = _mm512_permutex2var_ps(even, high, odd);
+}
 /* As src/scalar/elements.h. */
 V_INLINE void v_store_bf16(uint16_t *p, vf x) {
     const __m512i bits = _mm512_castps_si512(x);

@@ -106,6 +106,16 @@ V_INLINE vf va_fma(va a, int i, vf b, vf c) {
 V_INLINE vf v_load_f16(const uint16_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 V_INLINE void v_store_f16(uint16_t *p, vf x) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(x))); }
 V_INLINE vf v_load_bf16(const uint16_t *p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)); }
+V_INLINE uint32x4_t v_pairs_of_bf16(const void *p) { return vreinterpretq_u32_u8(vld1q_u8(p)); }
+V_INLINE vf v_even_bf16(const void *p) { return vreinterpretq_f32_u32(vshlq_n_u32(v_pairs_of_bf16(p), 16)); }
+V_INLINE vf v_odd_bf16(const void *p) {
+    return vreinterpretq_f32_u32(vandq_u32(v_pairs_of_bf16(p), vdupq_n_u32(0xffff0000)));
+}
+V_INLINE void v_zip(vf x[2]) {
+    const vf even = x[0], odd = x[1];
+    x[0] = vzip1q_f32(even, odd);
+    x[1] = vzip2q_f32(even, odd);
+}
 /* As src/scalar/elements.h. */
 V_INLINE void v_store_bf16(uint16_t *p, vf x) {
     const uint32x4_t bits = vreinterpretq_u32_f32(x);

@@ -1,7 +1,10 @@
 /* The decode path: tiles of up to DECODE_ROWS query rows.  K and V are read where they lie; lanes run along head_dim.
  * Sizes in floats:
  *
- *     q [rows][head_dim, rounded up]    s [rows][DECODE_KEYS]    o [rows][v_head_dim, rounded up]
+ *     q [2][rows][head_dim, rounded up]    s [rows][DECODE_KEYS]    o [rows][v_head_dim, rounded up]
+ *
+ * bf16 becomes f32 in half as many instructions, one, if a vector takes the even elements of 2 V_LANES and the next one
+ * the odd ones.  The second q lies so, for keys in bf16; outputs are put in order as a block's are added.
  *
  * Lane i of a vector of scores holds a key that is i modulo V_LANES, so that a row's sums do not depend on where the
  * range of its tile begins. */
@@ -12,7 +15,6 @@ enum {
     DECODE_ROWS = 4,
     SCORE_KEYS = 4,               /* side by side, as v_sum_rows takes them */
     DECODE_KEYS = 2 * BLOCK_KEYS, /* in a block of half precision; otherwise BLOCK_KEYS */
-    ROWS_AHEAD = 8,
 };
 
 static int32_t K(decode_lanes)(int32_t rows) { return rows; }
@@ -21,66 +23,44 @@ static size_t K(decode_row_floats)(int32_t lanes, int32_t dim) {
     return (size_t)lanes * (size_t)round_up(dim, V_LANES);
 }
 
+static size_t K(decode_q_floats)(int32_t lanes, int32_t dim) { return 2 * K(decode_row_floats)(lanes, dim); }
+
 static size_t K(decode_score_floats)(int32_t lanes) { return (size_t)lanes * DECODE_KEYS; }
+
+/* Of each 2 V_LANES elements the even ones, then the odd ones; the rest in order. */
+V_INLINE void unzip(const float *row, int32_t dim, float *to) {
+    int32_t d = 0;
+    for (; d + 2 * V_LANES <= dim; d += 2 * V_LANES)
+        for (int i = 0; i < V_LANES; i++) to[d + i] = row[d + 2 * i], to[d + V_LANES + i] = row[d + 2 * i + 1];
+    for (; d < dim; d += V_LANES) v_store(to + d, v_load(row + d));
+}
 
 static void K(decode_load)(mha_tile *tile, const void *const rows[], mha_dtype dtype, int32_t head_dim,
                            int32_t v_head_dim, float q_factor) {
     const int64_t stride = round_up(head_dim, V_LANES);
-    for (int32_t r = 0; r < tile->rows; r++)
+    for (int32_t r = 0; r < tile->rows; r++) {
+        float *q = tile->q + r * stride;
         for (int32_t d = 0; d < head_dim; d += V_LANES) {
             const vf x = load_elements_n(mha_element(rows[r], d, dtype), head_dim - d, dtype);
-            v_store(tile->q + r * stride + d, v_mul(x, v_set1(q_factor)));
+            v_store(q + d, v_mul(x, v_set1(q_factor)));
         }
+        unzip(q, head_dim, q + tile->rows * stride);
+    }
     memset(tile->o, 0, K(decode_row_floats)(tile->rows, v_head_dim) * sizeof(float));
 }
 
-/* The scores fetch keys that come later, the output values.  Out of a slow cache these are ROWS_AHEAD.  Out of DRAM
- * they are the next block's, a few lines at a time from FETCH_PLACES of it in turn.  Each line that is read pays for
- * one, divided by how many times the tiles read it. */
-typedef struct row_fetch {
-    uintptr_t block;            /* the next one */
-    uint64_t stride, row_bytes; /* in bytes */
-    int32_t place_rows;         /* from a place to the next */
-    int32_t passes;             /* of all tiles over a row: a call in so many fetches */
-    int32_t wait;               /* calls until then */
-    uintptr_t next;             /* to be fetched: */
-    int32_t place, row;         /* a line of this row */
-    uint64_t line;              /* of each place; its first byte */
-} row_fetch;
+typedef enum taken { IN_ORDER, EVEN, ODD } taken;
 
-static row_fetch fetch_from_block(const void *block, int32_t keys, mha_dtype dtype, int64_t stride, int32_t dim) {
-    const uint64_t bytes = (uint64_t)mha_dtype_bytes(dtype);
-    return (row_fetch){.block = (uintptr_t)block,
-                       .stride = (uint64_t)stride * bytes, /* of a single row it may be anything */
-                       .row_bytes = (uint64_t)dim * bytes,
-                       .place_rows = keys / FETCH_PLACES,
-                       .wait = 1,
-                       .next = (uintptr_t)block};
-}
-
-/* Elements of a cache line. */
-V_INLINE int32_t line_of(mha_dtype dtype) { return (int32_t)(LINE_BYTES / mha_dtype_bytes(dtype)); }
-
-/* Called for each `lines` of the present block that are read, 1, 2 or 4. */
-V_INLINE void fetch_next_block(row_fetch *f, int lines) {
-    if (--f->wait > 0) return;
-    f->wait = f->passes;
-    V_UNROLL
-    for (int i = 0; i < lines; i++, f->next += (uint64_t)f->place_rows * f->stride)
-        v_prefetch((const void *)f->next, 0);
-    f->place += lines;
-    if (f->place < FETCH_PLACES) return;
-    f->place = 0;
-    f->line += LINE_BYTES;
-    if (f->line >= f->row_bytes) f->line = 0, f->row++;
-    if (f->row == f->place_rows) f->wait = INT32_MAX;
-    f->next = f->block + (uint64_t)f->row * f->stride + f->line;
+/* V_LANES elements from d on, or the last n; or, of bf16, every other one of 2 V_LANES. */
+V_INLINE vf load_vector(const void *row, int64_t d, int64_t n, mha_dtype dtype, taken how) {
+    if (dtype != MHA_BF16 || how == IN_ORDER) return load_elements_n(mha_element(row, d, dtype), n, dtype);
+    return how == EVEN ? v_even_bf16(mha_element(row, d, dtype)) : v_odd_bf16(mha_element(row, d - V_LANES, dtype));
 }
 
 /* Adds the products of V_LANES elements, or the last n, of so many keys from `first` on to their sums. */
-V_INLINE void score_elements(const void *const keys[SCORE_KEYS], int first, int count, mha_dtype dtype, mha_level level,
-                             row_fetch *fetch, int32_t d, int32_t n, const float *q, int64_t stride, int rows,
-                             vf sum[DECODE_ROWS][SCORE_KEYS]) {
+V_INLINE void score_elements(const void *const keys[SCORE_KEYS], int first, int count, mha_dtype dtype, taken how,
+                             mha_level level, row_fetch *fetch, int32_t d, int32_t n, const float *q, int64_t stride,
+                             int rows, vf sum[DECODE_ROWS][SCORE_KEYS]) {
     const bool line = d % line_of(dtype) == 0;
     vf key[SCORE_KEYS];
     if (level == MHA_DRAM && line && first == 0) fetch_next_block(fetch, SCORE_KEYS);
@@ -90,7 +70,7 @@ V_INLINE void score_elements(const void *const keys[SCORE_KEYS], int first, int 
             v_prefetch(mha_element(keys[i], d, dtype), (int64_t)(ROWS_AHEAD * fetch->stride));
     }
     V_UNROLL
-    for (int i = first; i < first + count; i++) key[i] = load_elements_n(mha_element(keys[i], d, dtype), n, dtype);
+    for (int i = first; i < first + count; i++) key[i] = load_vector(keys[i], d, n, dtype, how);
     V_UNROLL
     for (int r = 0; r < rows; r++) {
         const vf query = v_in_register(v_load(q + r * stride + d));
@@ -113,10 +93,12 @@ V_INLINE void score_keys(const void *const keys[SCORE_KEYS], mha_dtype dtype, mh
             for (int i = first; i < first + count; i++) sum[r][i] = v_zero();
         }
         int32_t d = 0;
-        for (; d + V_LANES <= head_dim; d += V_LANES)
-            score_elements(keys, first, count, dtype, level, fetch, d, V_LANES, q, stride, rows, sum);
-        if (d < head_dim)
-            score_elements(keys, first, count, dtype, level, fetch, d, head_dim - d, q, stride, rows, sum);
+        for (; d + 2 * V_LANES <= head_dim; d += 2 * V_LANES) {
+            score_elements(keys, first, count, dtype, EVEN, level, fetch, d, V_LANES, q, stride, rows, sum);
+            score_elements(keys, first, count, dtype, ODD, level, fetch, d + V_LANES, V_LANES, q, stride, rows, sum);
+        }
+        for (; d < head_dim; d += V_LANES)
+            score_elements(keys, first, count, dtype, IN_ORDER, level, fetch, d, head_dim - d, q, stride, rows, sum);
     }
     v_sum_rows(rows, sum, s, DECODE_KEYS);
 }
@@ -124,12 +106,13 @@ V_INLINE void score_keys(const void *const keys[SCORE_KEYS], mha_dtype dtype, mh
 /* S = Q K^T for keys [begin, end), from a multiple of SCORE_KEYS on. */
 V_INLINE void score_rows(const mha_kv_block *block, const mha_tile *tile, mha_dtype dtype, mha_level level,
                          row_fetch *fetch, int rows, float *s) {
+    const float *q = tile->q + (dtype == MHA_BF16 ? rows * round_up(block->head_dim, V_LANES) : 0);
     for (int32_t key = tile->begin / SCORE_KEYS * SCORE_KEYS; key < tile->end; key += SCORE_KEYS) {
         const void *keys[SCORE_KEYS] = {mha_element(block->k, key * block->k_stride, dtype)};
         V_UNROLL
         for (int i = 1; i < SCORE_KEYS; i++) /* a key beyond the end is the last one again */
             keys[i] = mha_element(keys[i - 1], key + i < tile->end ? block->k_stride : 0, dtype);
-        score_keys(keys, dtype, level, fetch, block->head_dim, tile->q, rows, s + key);
+        score_keys(keys, dtype, level, fetch, block->head_dim, q, rows, s + key);
     }
 }
 
@@ -197,6 +180,7 @@ V_INLINE void value_columns(const mha_kv_block *block, mha_tile *tile, mha_dtype
         for (int v = 0; v < vectors; v++) c[r][v] = v_zero();
     }
     for (int32_t k = tile->begin; k < tile->end; k++) {
+        const void *row = value_at(block, dtype, k, 0);
         vf value[DECODE_VECTORS];
         if (level == MHA_DRAM && d % line == 0) fetch_next_block(fetch, (vectors * V_LANES + line - 1) / line);
         if (level == MHA_SLOW_CACHE) {
@@ -205,8 +189,10 @@ V_INLINE void value_columns(const mha_kv_block *block, mha_tile *tile, mha_dtype
                 v_prefetch(value_at(block, dtype, k, d + v * V_LANES), (int64_t)(ROWS_AHEAD * fetch->stride));
         }
         V_UNROLL
-        for (int v = 0; v < vectors; v++)
-            value[v] = load_elements_n(value_at(block, dtype, k, d + v * V_LANES), n, dtype);
+        for (int v = 0; v < vectors; v++) {
+            const taken how = vectors % 2 != 0 ? IN_ORDER : v % 2 == 0 ? EVEN : ODD;
+            value[v] = load_vector(row, d + v * V_LANES, n, dtype, how);
+        }
         V_UNROLL
         for (int r = 0; r < rows; r++) {
             const vf weight = v_set1(p[r * DECODE_KEYS + k]);
@@ -216,6 +202,10 @@ V_INLINE void value_columns(const mha_kv_block *block, mha_tile *tile, mha_dtype
     }
     V_UNROLL
     for (int r = 0; r < rows; r++) {
+        if (dtype == MHA_BF16) {
+            V_UNROLL
+            for (int v = 0; v + 2 <= vectors; v += 2) v_zip(&c[r][v]);
+        }
         V_UNROLL
         for (int v = 0; v < vectors; v++) {
             float *o = tile->o + r * stride + d + v * V_LANES;

@@ -7,6 +7,7 @@
 #include "softmax.h"
 #include "products.h"
 #include "tile.h"
+#include "row_fetch.h"
 #include "decode.h"
 #include "rows.h"
 #include "weights.h"
@@ -32,7 +33,7 @@ _Static_assert(MHA_MAX_SPLITS % V_LANES == 0, "weights of splits are whole vecto
      .score_key_stride = 1,                                                                                            \
      .score_row_stride = DECODE_KEYS,                                                                                  \
      .lanes = K(decode_lanes),                                                                                         \
-     .q_floats = K(decode_row_floats),                                                                                 \
+     .q_floats = K(decode_q_floats),                                                                                   \
      .o_floats = K(decode_row_floats),                                                                                 \
      .score_floats = K(decode_score_floats),                                                                           \
      .load = K(decode_load),                                                                                           \
