@@ -205,13 +205,9 @@ static void medium_precision(const char *isa) {
 }
 
 int main(void) {
-    static const isa_test tests[] = {F32_TEST(widen_every_pattern),
-                                     F32_TEST(narrow_at_every_tie),
-                                     F32_TEST(narrow_any_float),
-                                     ISA_TEST(mixed_dtypes),
-                                     ISA_TEST(head_dims),
-                                     ISA_TEST(layouts),
-                                     ISA_TEST(medium_precision),
-                                     ISA_TEST(poison_seen_and_unseen)};
+    static const isa_test tests[] = {F32_TEST(widen_every_pattern), F32_TEST(narrow_at_every_tie),
+                                     F32_TEST(narrow_any_float),    ISA_TEST(mixed_dtypes),
+                                     ISA_TEST(head_dims),           ISA_TEST(layouts),
+                                     ISA_TEST(medium_precision),    ISA_TEST(poison_seen_and_unseen)};
     return isa_tests_run(tests, COUNT(tests));
 }
