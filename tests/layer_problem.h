@@ -35,6 +35,7 @@ typedef struct layer_spec {
     const float *scale;
     float softcap;
     double k_factor;                                           /* of the keys' weights; 0: 1 */
+    double elements;                                           /* of all weights and inputs; 0: random */
     mha_dtype weight_dtypes[N_WEIGHTS], dtypes[N_ACTIVATIONS]; /* 0: MHA_F32; not of mask and scores */
     mha_dtype bias_dtype;                                      /* 0: of each the weight's */
     uint64_t seed;

@@ -13,17 +13,18 @@ void naive_layer_result_free(naive_layer_result *result) {
 static int all_parts(mha_dtype dtype) { return dtype == MHA_BF16 ? 1 : dtype == MHA_F16 ? 2 : 3; }
 
 /* What is left out of n numbers of which so many parts are multiplied (0: they are as they are). */
-static double *left_out(const double *x, int64_t n, mha_dtype dtype, int parts) {
+static double *left_out(const double *x, int64_t n, mha_dtype dtype, int parts, bound_kind kind) {
+    const double second = kind == BOUND_WORST ? 0x1p-17 : 0x1p-18;
     double *left = calloc((size_t)n + 1, sizeof *left);
     for (int64_t i = 0; parts > 0 && parts < all_parts(dtype) && i < n; i++)
-        left[i] = parts == 1 ? half_rounding(x[i], MHA_BF16) : fabs(x[i]) * 0x1p-18;
+        left[i] = parts == 1 ? half_rounding(x[i], MHA_BF16) : fabs(x[i]) * second;
     return left;
 }
 
 /* Relative to a product of so many parts: those of parts that together are too small. */
-static double products_left_out(int x_parts, int w_parts) {
+static double products_left_out(int x_parts, int w_parts, bound_kind kind) {
     if (x_parts < 2 || w_parts < 2) return 0;
-    return x_parts == 2 ? 0x1p-18 : 0x1p-27;
+    return (x_parts == 2 ? 0x1p-16 : 0x1p-25) * (kind == BOUND_WORST ? 1 : 0.25);
 }
 
 static double *weights_of(const mha_linear *linear, int64_t out, int64_t in) {
@@ -41,9 +42,13 @@ static naive_array naive_linear(const naive_array *x, mha_dtype dtype, int64_t r
     const int w_parts = bf16.w_parts[linear->dtype], all = all_parts(dtype);
     const int x_parts = w_parts == 0 ? 0 : all < bf16.x_parts ? all : bf16.x_parts;
     const int64_t products = w_parts == 0 ? in : in * x_parts * w_parts;
-    const double omitted = products_left_out(x_parts, w_parts);
     double *weights = weights_of(linear, out, in);
-    double *dx = left_out(x->x, rows * in, dtype, x_parts), *dw = left_out(weights, out * in, linear->dtype, w_parts);
+    double *dx[BOUND_KINDS], *dw[BOUND_KINDS], omitted[BOUND_KINDS];
+    for (int kind = 0; kind < BOUND_KINDS; kind++) {
+        dx[kind] = left_out(x->x, rows * in, dtype, x_parts, kind);
+        dw[kind] = left_out(weights, out * in, linear->dtype, w_parts, kind);
+        omitted[kind] = products_left_out(x_parts, w_parts, kind);
+    }
     for (int64_t i = 0; i < rows * out; i++) {
         const int64_t row = i / out, o = i % out;
         const mha_dtype bias_dtype = linear->bias_dtype != 0 ? linear->bias_dtype : linear->dtype;
@@ -55,16 +60,16 @@ static naive_array naive_linear(const naive_array *x, mha_dtype dtype, int64_t r
             y.x[i] += term;
             condition += fabs(term);
             for (int kind = 0; kind < BOUND_KINDS; kind++) {
-                const double error = dx[at] + (x->bound[kind] != NULL ? x->bound[kind][at] : 0);
-                brought[kind] += error * (fabs(weights[w]) + dw[w]) + fabs(x->x[at]) * dw[w] + fabs(term) * omitted;
+                const double error = dx[kind][at] + (x->bound[kind] != NULL ? x->bound[kind][at] : 0);
+                brought[kind] += error * (fabs(weights[w]) + dw[kind][w]) + fabs(x->x[at]) * dw[kind][w] +
+                                 fabs(term) * omitted[kind];
             }
         }
         for (int kind = 0; kind < BOUND_KINDS; kind++)
             y.bound[kind][i] = bound_linear(kind, w_parts > 0, products, condition) + brought[kind];
     }
     free(weights);
-    free(dx);
-    free(dw);
+    for (int kind = 0; kind < BOUND_KINDS; kind++) free(dx[kind]), free(dw[kind]);
     return y;
 }
 

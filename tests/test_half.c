@@ -126,7 +126,7 @@ static void mixed_dtypes(const char *isa) {
 static void head_dims(const char *isa) {
     static const int16_t dims[] = {15, 16, 31, 32, 47, 64, 80, 100, 128, 145};
     static const size_t taken[] = {1, 2, 4}; /* lengths of decode and of prefill */
-    for (size_t mix = 6; mix < COUNT(mixes); mix++)
+    for (size_t mix = 1; mix < COUNT(mixes); mix++)
         for (size_t d = 0; d < COUNT(dims); d++)
             for (size_t l = 0; l < COUNT(taken); l++) {
                 spec s = sized(mix, taken[l], mix * 100 + d);

@@ -191,6 +191,25 @@ static void half_precision(const char *isa) {
     check_layers(isa, all, COUNT(all));
 }
 
+/* As test_precision's: what two parts leave out adds up.  Up to four queries are attended to in f32, which hides nothing. */
+static void large_second_parts(const char *isa) {
+    const layer_spec specs[] = {
+#define SPEC(t, x)                                                                                                     \
+    {.what = "large second parts",                                                                                     \
+     HEADS(1, 1, 1),                                                                                                   \
+     .q_dim = 1,                                                                                                       \
+     .scale = &(const float){1e-3f},                                                                                   \
+     .elements = (x),                                                                                                  \
+     .weight_dtypes = {t, t, t, t},                                                                                    \
+     .dtypes = {[X_Q] = t},                                                                                            \
+     TOKENS(1, 3, -1)}
+        SPEC(MHA_F32, 1 + 0x1p-8 - 0x1.04p-17),
+        SPEC(MHA_F16, 1 + 0x1p-8),
+#undef SPEC
+    };
+    for (size_t i = 0; i < COUNT(specs); i++) check_layer(isa, MHA_EXP_FUSED, MHA_PRECISION_HIGH, GUARD_END, &specs[i]);
+}
+
 /* Keys lie in the workspace in kv's dtype: here they would be infinite in q's. */
 static void keys_beyond_f16(const char *isa) {
     const layer_spec s = {.what = "keys beyond f16",
@@ -308,8 +327,8 @@ static void with_cache(const char *isa) {
 }
 
 int main(void) {
-    static const isa_test tests[] = {F32_TEST(with_cache),      ISA_TEST(forms),         ISA_TEST(half_precision),
-                                     ISA_TEST(keys_beyond_f16), F32_TEST(shared_inputs), F32_TEST(biases_and_gaps),
-                                     F32_TEST(options),         ISA_TEST(tails)};
+    static const isa_test tests[] = {F32_TEST(with_cache),         ISA_TEST(forms),           ISA_TEST(half_precision),
+                                     ISA_TEST(large_second_parts), ISA_TEST(keys_beyond_f16), F32_TEST(shared_inputs),
+                                     F32_TEST(biases_and_gaps),    F32_TEST(options),         ISA_TEST(tails)};
     return isa_tests_run(tests, COUNT(tests));
 }

@@ -89,12 +89,13 @@ static void fill(guard *memory, mha_dtype dtype, double x) {
 }
 
 /* Elements whose first part leaves as much as it can, 2^-8 of them, always of the same sign: what two parts leave out, the
- * product of what is left, adds up.  Scores are 30. */
+ * product of what is left, adds up.  Scores are 30.  Few enough that the root mean square is not asked for: errors that are all
+ * alike exceed what is typical. */
 static void large_second_parts(const char *isa) {
     static const struct {
         mha_dtype dtype;
         double x;
-    } operands[] = {{MHA_F16, 1 + 0x3p-10}, {MHA_F32, 1 + 0x1p-8 - 0x1.04p-17}};
+    } operands[] = {{MHA_F16, 1 + 0x1p-8}, {MHA_F32, 1 + 0x1p-8 - 0x1.04p-17}};
     static const int64_t dims[] = {1, 2, 20, 64};
     mha_context *context = isa_context_of(isa, MHA_EXP_AUTO, MHA_PRECISION_HIGH);
     for (size_t i = 0; i < COUNT(operands) * COUNT(dims); i++) {

@@ -99,8 +99,9 @@ static void rises(const char *isa) {
     memset(q, 0, sizeof q);
     for (int row = 0; row < N; row++) q[row][0] = row % 2 == 0 ? octaves[row / 2] : -octaves[row / 2];
     for (int k = 0; k < KEYS; k++) keys[k][0] = (float)(k / GROUP), values[k] = (float)(k / GROUP) / GROUPS;
-    for (mha_exp exp = MHA_EXP_SLEEF; exp <= MHA_EXP_FUSED; exp++) {
-        attend(isa, exp, MHA_PRECISION_MEDIUM, keys[0], values, KEYS, N);
+    for (size_t i = 0; i < COUNT(bounds) * 2; i++) {
+        const mha_exp exp = i % 2 == 0 ? MHA_EXP_SLEEF : MHA_EXP_FUSED;
+        attend(isa, exp, bounds[i / 2].precision, keys[0], values, KEYS, N);
         for (int row = 0; row < N; row++) {
             const double step = q[row][0], max = step > 0 ? step * (GROUPS - 1) : 0;
             double sum = 0, weighted = 0;
@@ -127,16 +128,18 @@ static void large_then_small(const char *isa) {
     if (!isa_has_bf16(isa)) return;
     memset(q, 0, sizeof q);
     for (int row = 0; row < N; row++) q[row][0] = row % 2 == 0 ? octaves[row / 2] : -octaves[row / 2], q[row][1] = 1;
-    for (size_t i = 0; i < COUNT(laters); i++) {
+    for (size_t i = 0; i < COUNT(laters) * COUNT(bounds); i++) {
+        const float later = laters[i / COUNT(bounds)];
+        const mha_precision precision = bounds[i % COUNT(bounds)].precision;
         for (int k = 0; k < KEYS; k++) {
             keys[k][0] = k < BLOCK ? 1 : 0;
-            keys[k][1] = k < BLOCK ? 0 : laters[i];
+            keys[k][1] = k < BLOCK ? 0 : later;
             values[k] = k < BLOCK ? 0.25f : 0.75f;
         }
         for (mha_exp exp = MHA_EXP_SLEEF; exp <= MHA_EXP_FUSED; exp++) {
-            attend(isa, exp, MHA_PRECISION_MEDIUM, keys[0], values, KEYS, N);
+            attend(isa, exp, precision, keys[0], values, KEYS, N);
             for (int row = 0; row < N; row++) {
-                const double first = q[row][0], second = laters[i], w = 1 / (1 + exp2(first - second));
+                const double first = q[row][0], second = later, w = 1 / (1 + exp2(first - second));
                 const double wanted = 0.25 + 0.5 * w;
                 if (!(fabs(out[row] - wanted) <= 0x1p-8))
                     fail_msg("isa %s exp %s: after scores of %g octaves, scores of %g: out is %g, wanted %g", isa,

@@ -57,7 +57,7 @@ COLUMN(odd, 2, 3)
                     if (row_tiles > 1) tile_dot(second, 5, 6);                                                         \
                 }                                                                                                      \
             }                                                                                                          \
-            if (step != cols->steps / 2) continue;                                                                     \
+            if (step != (cols->steps - 1) / 2) continue;                                                               \
             if (j > 0) other##_store(cols, j - 1, row_tiles);                                                          \
             if (j + 1 < cols->n) other##_open(cols, j + 1, row_tiles);                                                 \
         }                                                                                                              \

@@ -125,6 +125,11 @@ V_INLINE vf v_odd_bf16(const void *p) {
     const __m256i high_half = _mm256_set1_epi32((int)0xffff0000);
     return _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256((const __m256i *)p), high_half));
 }
+V_INLINE void v_unzip(vf x[2]) {
+    const vf low = _mm256_permute2f128_ps(x[0], x[1], 0x20), high = _mm256_permute2f128_ps(x[0], x[1], 0x31);
+    x[0] = _mm256_shuffle_ps(low, high, 0x88);
+    x[1] = _mm256_shuffle_ps(low, high, 0xdd);
+}
 V_INLINE void v_zip(vf x[2]) {
     const vf low = _mm256_unpacklo_ps(x[0], x[1]), high = _mm256_unpackhi_ps(x[0], x[1]);
     x[0] = _mm256_permute2f128_ps(low, high, 0x20);

@@ -111,6 +111,11 @@ V_INLINE vf v_even_bf16(const void *p) { return vreinterpretq_f32_u32(vshlq_n_u3
 V_INLINE vf v_odd_bf16(const void *p) {
     return vreinterpretq_f32_u32(vandq_u32(v_pairs_of_bf16(p), vdupq_n_u32(0xffff0000)));
 }
+V_INLINE void v_unzip(vf x[2]) {
+    const vf first = x[0], second = x[1];
+    x[0] = vuzp1q_f32(first, second);
+    x[1] = vuzp2q_f32(first, second);
+}
 V_INLINE void v_zip(vf x[2]) {
     const vf even = x[0], odd = x[1];
     x[0] = vzip1q_f32(even, odd);

@@ -22,7 +22,8 @@
  *   va, va_load(p), va_fma(a, i, b, c)       PANEL consecutive floats; v_fma(a[i], b, c), i a constant after unrolling
  *   v_load_f16 v_load_bf16 v_store_f16 v_store_bf16      V_LANES elements of half precision; stores round to nearest,
  *                                            ties to even, and keep NaN
- *   v_even_bf16(p), v_odd_bf16(p), v_zip(x)  every other one of 2 V_LANES bf16; x, an even and an odd vector, in order
+ *   v_even_bf16(p), v_odd_bf16(p)            every other one of 2 V_LANES bf16
+ *   v_unzip(x), v_zip(x)                     2 V_LANES in order into their even and their odd ones, and back
  *   v_exp_sleef v_log_sleef v_tanh_sleef     SLEEF, the 1.0 ULP ones
  *
  * An instruction set that multiplies pairs of bf16 includes such a vec.h and defines UNIT 2 and, for vectors of V_LANES

@@ -30,8 +30,12 @@ static size_t K(decode_score_floats)(int32_t lanes) { return (size_t)lanes * DEC
 /* Of each 2 V_LANES elements the even ones, then the odd ones; the rest in order. */
 V_INLINE void unzip(const float *row, int32_t dim, float *to) {
     int32_t d = 0;
-    for (; d + 2 * V_LANES <= dim; d += 2 * V_LANES)
-        for (int i = 0; i < V_LANES; i++) to[d + i] = row[d + 2 * i], to[d + V_LANES + i] = row[d + 2 * i + 1];
+    for (; d + 2 * V_LANES <= dim; d += 2 * V_LANES) {
+        vf x[2] = {v_load(row + d), v_load(row + d + V_LANES)};
+        v_unzip(x);
+        v_store(to + d, x[0]);
+        v_store(to + d + V_LANES, x[1]);
+    }
     for (; d < dim; d += V_LANES) v_store(to + d, v_load(row + d));
 }
 
@@ -97,7 +101,9 @@ V_INLINE void score_keys(const void *const keys[SCORE_KEYS], mha_dtype dtype, mh
             score_elements(keys, first, count, dtype, EVEN, level, fetch, d, V_LANES, q, stride, rows, sum);
             score_elements(keys, first, count, dtype, ODD, level, fetch, d + V_LANES, V_LANES, q, stride, rows, sum);
         }
-        for (; d < head_dim; d += V_LANES)
+        for (; d + V_LANES <= head_dim; d += V_LANES)
+            score_elements(keys, first, count, dtype, IN_ORDER, level, fetch, d, V_LANES, q, stride, rows, sum);
+        if (d < head_dim)
             score_elements(keys, first, count, dtype, IN_ORDER, level, fetch, d, head_dim - d, q, stride, rows, sum);
     }
     v_sum_rows(rows, sum, s, DECODE_KEYS);
@@ -190,7 +196,7 @@ V_INLINE void value_columns(const mha_kv_block *block, mha_tile *tile, mha_dtype
         }
         V_UNROLL
         for (int v = 0; v < vectors; v++) {
-            const taken how = vectors % 2 != 0 ? IN_ORDER : v % 2 == 0 ? EVEN : ODD;
+            const taken how = vectors == 1 ? IN_ORDER : v % 2 == 0 ? EVEN : ODD;
             value[v] = load_vector(row, d + v * V_LANES, n, dtype, how);
         }
         V_UNROLL

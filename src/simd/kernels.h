@@ -23,6 +23,7 @@ _Static_assert((int)DECODE_KEYS <= (int)MHA_MAX_BLOCK_KEYS, "larger blocks would
 _Static_assert(BLOCK_KEYS % STEP == 0 && BLOCK_KEYS % SCORE_KEYS == 0, "blocks are whole panels and vectors");
 _Static_assert(STEP % V_LANES == 0 && STEP % PANEL == 0, "panels are vectors, or vectors are panels");
 _Static_assert((int)DECODE_ROWS <= (int)V_LANES, "a tile's maxima and what it shrinks by are a vector");
+_Static_assert(DECODE_VECTORS % 2 == 0, "columns are taken by one vector or by pairs");
 _Static_assert(BLOCK_KEYS % FETCH_PLACES == 0, "places of a block are even");
 _Static_assert((int)GEMM_MAX_PANELS <= (int)FETCH_PLACES, "every panel of a group is a place");
 _Static_assert(MHA_MAX_SPLITS % V_LANES == 0, "weights of splits are whole vectors");
