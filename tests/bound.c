@@ -2,6 +2,10 @@
 
 #include <math.h>
 
+double bound_second_part(bound_kind kind) { return kind == BOUND_WORST ? 0x1p-17 : 0x1p-18; }
+
+double bound_second_product(bound_kind kind) { return kind == BOUND_WORST ? 0x1p-16 : 0x1p-18; }
+
 double bound_roundings(bound_kind kind, double n) {
     return kind == BOUND_WORST ? n * BOUND_U / (1 - n * BOUND_U) : sqrt(n) * BOUND_U;
 }
@@ -21,7 +25,8 @@ double bound_bias(double score, double bias) { return score == bias ? 0 : 2 * BO
 
 double bound_exponent(bound_kind kind, int bf16, int64_t keys, double distance, double max) {
     const double exponentials = 1 + ceil((double)keys / 32);
-    const double word = kind == BOUND_WORST ? 0x1.6ap-8 : 0x1p-8, parts = kind == BOUND_WORST ? 0x1.04p-16 : 0x1.8p-18;
+    const double word = kind == BOUND_WORST ? 0x1.6ap-8 : 0x1p-8, exponential = kind == BOUND_WORST ? 0x1p-22 : 0;
+    const double parts = bound_second_part(kind) + bound_second_product(kind) / 2 + exponential;
     const double rounding = bf16 == 1 ? word + 2 * BOUND_U * fabs(max) : bf16 == 2 ? parts : 0;
     return rounding + 2 * BOUND_U * distance +
            2.2 * BOUND_U * (kind == BOUND_WORST ? exponentials : sqrt(exponentials));

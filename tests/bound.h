@@ -45,6 +45,12 @@ typedef enum bound_kind { BOUND_WORST, BOUND_TYPICAL, BOUND_KINDS } bound_kind;
 #define BOUND_U    0x1p-24
 #define BOUND_TINY 0x1p-126 /* the least normal float */
 
+/* Relative to an f32, what two parts of bf16 leave of it: bf16 has 8 bits, and what is left of 2^-8 is rounded to as many. */
+double bound_second_part(bound_kind kind);
+
+/* Relative to the product of two parts by two, that of the second ones, which is left out. */
+double bound_second_product(bound_kind kind);
+
 /* g(n) */
 double bound_roundings(bound_kind kind, double n);
 

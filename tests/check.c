@@ -58,6 +58,14 @@ void check_same_outputs(const char *who, const problem *p, const outputs *got, c
     check_same_bits(who, what, "scores", got->scores, wanted->scores, wanted->n_scores);
 }
 
+void check_problem(const char *who, problem *p, const mha_context *context, int parts) {
+    naive_result wanted = naive_attention(&p->args, parts);
+    outputs got = problem_run(p, context, NULL);
+    check_outputs(who, p, &got, &wanted);
+    outputs_free(&got);
+    naive_result_free(&wanted);
+}
+
 static double *in_double(const float *x, int64_t n) {
     double *copy = calloc((size_t)n + 1, sizeof *copy);
     for (int64_t i = 0; i < n; i++) copy[i] = x[i];

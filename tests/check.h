@@ -11,6 +11,9 @@ void check_values(const char *who, const char *what, const char *operand, const 
 
 void check_outputs(const char *who, const problem *p, const outputs *got, const naive_result *wanted);
 
+/* Runs a problem and checks its outputs against the naive ones of so many parts of bf16. */
+void check_problem(const char *who, problem *p, const mha_context *context, int parts);
+
 /* Fails the test unless all bits are the same, NaN payloads aside. */
 void check_same_bits(const char *who, const char *what, const char *operand, const float *got, const float *wanted,
                      int64_t n);

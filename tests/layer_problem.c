@@ -109,11 +109,6 @@ static void make_args(layer_problem *p, guard_side side, rng *r) {
     if (s->right != NULL) a->window_right = *s->right;
 }
 
-static void fill(guard *memory, mha_dtype dtype, double x) {
-    for (size_t i = 0; i < memory->bytes / element_bytes(dtype); i++) element_set(memory->data, dtype, (int64_t)i, x);
-    guard_remember(memory);
-}
-
 void layer_problem_make(layer_problem *p, const layer_spec *given, guard_side side) {
     memset(p, 0, sizeof *p);
     p->spec = *given;
@@ -129,8 +124,8 @@ void layer_problem_make(layer_problem *p, const layer_spec *given, guard_side si
     rng r = {s->seed};
     make_weights(p, given, side, &r);
     make_args(p, side, &r);
-    for (int i = LQ; s->elements != 0 && i <= LO; i++) fill(&p->weight[i], s->weight_dtypes[i], s->elements);
-    if (s->elements != 0) fill(&p->memory[X_Q], s->dtypes[X_Q], s->elements);
+    for (int i = LQ; s->elements != 0 && i <= LO; i++) matrix_fill(&p->weight[i], s->weight_dtypes[i], s->elements);
+    if (s->elements != 0) matrix_fill(&p->memory[X_Q], s->dtypes[X_Q], s->elements);
 }
 
 void layer_problem_free(layer_problem *p) {

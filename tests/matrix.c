@@ -13,6 +13,11 @@ guard matrix_make(int64_t rows, int64_t cols, int64_t gap, mha_dtype dtype, doub
     return g;
 }
 
+void matrix_fill(guard *memory, mha_dtype dtype, double x) {
+    for (size_t i = 0; i < memory->bytes / element_bytes(dtype); i++) element_set(memory->data, dtype, (int64_t)i, x);
+    guard_remember(memory);
+}
+
 float *matrix_take(guard *memory, mha_dtype dtype, int64_t items, int64_t rows, int64_t cols, int64_t item_stride,
                    int64_t stride) {
     float *dense = malloc((size_t)(items * rows * cols) * sizeof(float) + 1);

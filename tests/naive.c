@@ -246,8 +246,7 @@ naive_result naive_attention_of(const mha_attention_args *given, int bf16, const
 static double operand_loss(double x, mha_dtype dtype, int bf16, bound_kind kind) {
     if (bf16 == 0 || dtype == MHA_BF16) return 0;
     if (bf16 == 1) return half_rounding(x, MHA_BF16);
-    if (kind == BOUND_TYPICAL) return fabs(x) * (dtype == MHA_F16 ? 0x1p-19 : 0x1.8p-18);
-    return fabs(x) * (dtype == MHA_F16 ? 0x1p-17 : 0x1p-16);
+    return fabs(x) * (bound_second_product(kind) / 2 + (dtype == MHA_F16 ? 0 : bound_second_part(kind)));
 }
 
 /* An operand, and if it is not multiplied as it is, what that takes. */

@@ -14,17 +14,16 @@ static int all_parts(mha_dtype dtype) { return dtype == MHA_BF16 ? 1 : dtype == 
 
 /* What is left out of n numbers of which so many parts are multiplied (0: they are as they are). */
 static double *left_out(const double *x, int64_t n, mha_dtype dtype, int parts, bound_kind kind) {
-    const double second = kind == BOUND_WORST ? 0x1p-17 : 0x1p-18;
     double *left = calloc((size_t)n + 1, sizeof *left);
     for (int64_t i = 0; parts > 0 && parts < all_parts(dtype) && i < n; i++)
-        left[i] = parts == 1 ? half_rounding(x[i], MHA_BF16) : fabs(x[i]) * second;
+        left[i] = parts == 1 ? half_rounding(x[i], MHA_BF16) : fabs(x[i]) * bound_second_part(kind);
     return left;
 }
 
 /* Relative to a product of so many parts: those of parts that together are too small. */
 static double products_left_out(int x_parts, int w_parts, bound_kind kind) {
     if (x_parts < 2 || w_parts < 2) return 0;
-    return (x_parts == 2 ? 0x1p-16 : 0x1p-25) * (kind == BOUND_WORST ? 1 : 0.25);
+    return bound_second_product(kind) * (x_parts == 2 ? 1 : 0x1p-9); /* of the third part by the second */
 }
 
 static double *weights_of(const mha_linear *linear, int64_t out, int64_t in) {

@@ -180,11 +180,7 @@ static void check_medium(const char *isa, const spec *s) {
     const bool bf16 = isa_has_bf16(isa) && s->q_len > 4;
     assert_int_equal(MHA_OK, mha_attention_describe(context, &p.args, 1, text, sizeof text));
     if ((strstr(text, " bf16, tile path") != NULL) != bf16) fail_msg("isa %s: %s runs on %s", isa, what, text);
-    naive_result wanted = naive_attention(&p.args, bf16);
-    outputs got = problem_run(&p, context, NULL);
-    check_outputs(isa, &p, &got, &wanted);
-    outputs_free(&got);
-    naive_result_free(&wanted);
+    check_problem(isa, &p, context, bf16);
     problem_free(&p);
     mha_context_destroy(context);
 }

@@ -191,7 +191,8 @@ static void half_precision(const char *isa) {
     check_layers(isa, all, COUNT(all));
 }
 
-/* As test_precision's: what two parts leave out adds up.  Up to four queries are attended to in f32, which hides nothing. */
+/* As test_precision's: what two parts leave out adds up.  Up to four queries are attended to in f32, which hides
+ * nothing. */
 static void large_second_parts(const char *isa) {
     const layer_spec specs[] = {
 #define SPEC(t, x)                                                                                                     \

@@ -2,6 +2,7 @@
 #include "check.h"
 #include "half.h"
 #include "isas.h"
+#include "matrix.h"
 #include "test.h"
 
 #include <math.h>
@@ -83,14 +84,9 @@ static void precisions(const char *isa) {
     }
 }
 
-static void fill(guard *memory, mha_dtype dtype, double x) {
-    for (size_t i = 0; i < memory->bytes / element_bytes(dtype); i++) element_set(memory->data, dtype, (int64_t)i, x);
-    guard_remember(memory);
-}
-
-/* Elements whose first part leaves as much as it can, 2^-8 of them, always of the same sign: what two parts leave out, the
- * product of what is left, adds up.  Scores are 30.  Few enough that the root mean square is not asked for: errors that are all
- * alike exceed what is typical. */
+/* Elements whose first part leaves as much as it can, 2^-8 of them, always of the same sign: what two parts leave out,
+ * the product of what is left, adds up.  Scores are 30.  Few enough that the root mean square is not asked for: errors
+ * that are all alike exceed what is typical. */
 static void large_second_parts(const char *isa) {
     static const struct {
         mha_dtype dtype;
@@ -116,12 +112,8 @@ static void large_second_parts(const char *isa) {
                         .dtypes = {[Q] = dtype, [K] = dtype, [V] = dtype}};
         problem p;
         problem_make(&p, &s, GUARD_END);
-        for (int j = Q; j <= V; j++) fill(&p.memory[j], dtype, x);
-        naive_result wanted = naive_attention(&p.args, isa_splits(isa) ? 2 : 0);
-        outputs got = problem_run(&p, context, NULL);
-        check_outputs(isa, &p, &got, &wanted);
-        outputs_free(&got);
-        naive_result_free(&wanted);
+        for (int j = Q; j <= V; j++) matrix_fill(&p.memory[j], dtype, x);
+        check_problem(isa, &p, context, isa_splits(isa) ? 2 : 0);
         problem_free(&p);
     }
     mha_context_destroy(context);
@@ -142,7 +134,7 @@ static void ones(const char *isa) {
                     .dtypes = {[Q] = MHA_BF16, [K] = MHA_BF16, [V] = MHA_BF16}};
     problem p;
     problem_make(&p, &s, GUARD_END);
-    fill(&p.memory[V], MHA_BF16, 1);
+    matrix_fill(&p.memory[V], MHA_BF16, 1);
     mha_context *context = isa_context_of(isa, MHA_EXP_AUTO, MHA_PRECISION_HIGHEST);
     outputs got = problem_run(&p, context, NULL);
     for (int64_t i = 0; i < got.n_out; i++)
@@ -179,15 +171,11 @@ static void largest_score(const char *isa) {
         problem p;
         snprintf(who, sizeof who, "isa %s key %d", isa, (int)key);
         problem_make(&p, &s, GUARD_END);
-        fill(&p.memory[Q], MHA_BF16, 1);
-        fill(&p.memory[K], MHA_BF16, 0);
+        matrix_fill(&p.memory[Q], MHA_BF16, 1);
+        matrix_fill(&p.memory[K], MHA_BF16, 0);
         for (int64_t d = 0; d < DIM; d++) element_set(p.memory[K].data, MHA_BF16, key * DIM + d, 64);
         guard_remember(&p.memory[K]);
-        naive_result wanted = naive_attention(&p.args, isa_has_bf16(isa));
-        outputs got = problem_run(&p, context, NULL);
-        check_outputs(who, &p, &got, &wanted);
-        outputs_free(&got);
-        naive_result_free(&wanted);
+        check_problem(who, &p, context, isa_has_bf16(isa));
         problem_free(&p);
     }
     mha_context_destroy(context);

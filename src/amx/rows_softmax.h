@@ -186,10 +186,10 @@ V_INLINE __m512i rounded_half(vf *x) {
     return _mm512_srli_epi32(bits, 16);
 }
 
-/* exp(x scale) WEIGHT_OF_MAX for two parts, which hold 16 bits of it.  As v_exp_u11 but for a term less, which leaves 2^-22.5
- * (2^f = 1 + f q(f), q minimax for the relative error), what rounding scale * log2(e) took, 2^-24 of the argument, and
- * exponents that are 8 less.  x is clamped to where the exponent field is 0, and so the weight; from there to half an octave
- * above it is subnormal, which products take for 0. */
+/* exp(x scale) WEIGHT_OF_MAX for two parts, which hold 16 bits of it.  As v_exp_u11 but for a term less, which leaves
+ * 2^-22.5 (2^f = 1 + f q(f), q minimax for the relative error), what rounding scale * log2(e) took, 2^-24 of the
+ * argument, and exponents that are 8 less.  x is clamped to where the exponent field is 0, and so the weight; from there
+ * to half an octave above it is subnormal, which products take for 0. */
 V_INLINE vf weight_of(vf x, const weigher *w) {
     const vf hi = v_set1(w->softmax->exp_hi), shift = v_set1(0x1.8p23f + 127 - MOST_OCTAVES_ABOVE);
     const vf bounded = v_at_least(x, w->no_weight);

@@ -140,19 +140,17 @@ V_INLINE vf v_even_bf16(const void *p) { return _mm512_castsi512_ps(_mm512_slli_
 V_INLINE vf v_odd_bf16(const void *p) {
     return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32((int)0xffff0000)));
 }
-V_INLINE void v_unzip(vf x[2]) {
+/* Lanes `from` of both, and those `next` further. */
+V_INLINE void v_permute_both(vf x[2], __m512i from, int next) {
     const vf first = x[0], second = x[1];
-    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
-    x[0] = _mm512_permutex2var_ps(first, even, second);
-    x[1] = _mm512_permutex2var_ps(first, odd, second);
+    x[0] = _mm512_permutex2var_ps(first, from, second);
+    x[1] = _mm512_permutex2var_ps(first, _mm512_add_epi32(from, _mm512_set1_epi32(next)), second);
+}
+V_INLINE void v_unzip(vf x[2]) {
+    v_permute_both(x, _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30), 1);
 }
 V_INLINE void v_zip(vf x[2]) {
-    const vf even = x[0], odd = x[1];
-    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
-    x[0] = _mm512_permutex2var_ps(even, low, odd);
-    x[1] = _mm512_permutex2var_ps(even, high, odd);
+    v_permute_both(x, _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23), 8);
 }
 /* As src/scalar/elements.h. */
 V_INLINE void v_store_bf16(uint16_t *p, vf x) {

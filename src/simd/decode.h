@@ -192,7 +192,7 @@ V_INLINE void value_columns(const mha_kv_block *block, mha_tile *tile, mha_dtype
         if (level == MHA_SLOW_CACHE) {
             V_UNROLL
             for (int v = 0; v < vectors; v += line / V_LANES)
-                v_prefetch(value_at(block, dtype, k, d + v * V_LANES), (int64_t)(ROWS_AHEAD * fetch->stride));
+                v_prefetch(mha_element(row, d + v * V_LANES, dtype), (int64_t)(ROWS_AHEAD * fetch->stride));
         }
         V_UNROLL
         for (int v = 0; v < vectors; v++) {
